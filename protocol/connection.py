@@ -1,0 +1,398 @@
+"""Connection: one session between two nodes. Bytes in, events out; calls in, bytes out; a deadline, and no I/O.
+
+    initiator                                  responder
+    start                 -- message 1 -->     Opened: is it a replay? may we answer?
+                          <-- message 2 --     accept(local, digest)
+    Established           -- message 3 -->     Established
+    equal digests: both are live, nothing else is said
+
+    otherwise, in mode member:
+    reconcile(snapshot)   -- RECONCILE  -->    SnapshotWanted
+                          <-- RECONCILE --     answer(snapshot)
+    Differences(keys)          … until done
+    send(Positions)       -- POSITION   -->    exactly one answer for each key: runs then END, POSITION (I am
+                          <-- RUN, END  --     behind: send me), SAME, DECLINE or PROBE
+    send(Digest)          -- DIGEST     -->    "this is what I hold now"
+                          <-- DIGEST    --
+
+    in mode join:
+    send(RunMessage)      -- RUN        -->    the joiner's claim
+                          <-- WELCOME   --     the secrets of the newest epochs
+    send(Joined)          -- JOINED     -->    the invitation is used up
+
+    either, at the end:   -- CLOSE      -->
+
+What may be said when is a table; what is missing from it is the peer's error:
+
+    mode    said by      RECONCILE_OPEN  RECONCILE  POSITION…DIGEST  RUN  WELCOME  JOINED  REKEY, CLOSE
+    member  initiator    yes             yes        yes              yes  -        -       yes
+    member  responder    -               yes        yes              yes  -        -       yes
+    join    initiator    -               -          -                yes  -        yes     yes
+    join    responder    -               -          -                -    yes      -       yes
+
+Whoever does not know a secret of ours gets no byte: a responder that cannot open message 1, or is told to refuse it,
+reads and discards until a random deadline. After the handshake a broken rule raises RemoteProtocolError and the
+session is over. Specification section "Sessions".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frontier import key_of
+from protocol.handshake import (
+    Entropy,
+    Finished,
+    Initiator,
+    LocalEnd,
+    Mode,
+    Opened,
+    RemoteEnd,
+    Responder,
+    SessionSecret,
+)
+from protocol.limits import (
+    HANDSHAKE_SECONDS,
+    IDLE_SECONDS,
+    RECORD_CONTENT_MAX,
+    SILENCE_SECONDS_MAX,
+    SILENCE_SECONDS_MIN,
+    Limits,
+)
+from protocol.messages import (
+    Close,
+    Decline,
+    Digest,
+    End,
+    Joined,
+    Message,
+    Positions,
+    Probe,
+    Reconcile,
+    Rekey,
+    RunMessage,
+    RunReader,
+    Same,
+    Totals,
+    Type,
+    Want,
+    Welcome,
+    decode_untrusted,
+    encode,
+    split_untrusted,
+)
+from protocol.noise import KeyPair
+from protocol.reconcile import Client, Server, Snapshot
+from protocol.records import RecordReader, RecordWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """The handshake is done: who is there and what it held when it answered."""
+
+    remote: RemoteEnd
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted:
+    """The initiator reconciles: call answer(snapshot) with our items as of now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Reconciliation is done: the keys of all logs that the two ends do not hold alike, in order of class."""
+
+    keys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The peer said that it is done; nothing of the stream was cut off."""
+
+
+Event = (
+    Opened
+    | Established
+    | SnapshotWanted
+    | Differences
+    | Ended
+    | Positions
+    | Same
+    | Decline
+    | End
+    | Probe
+    | Want
+    | RunMessage
+    | Totals
+    | Digest
+    | Welcome
+    | Joined
+)
+
+
+class Phase(Enum):
+    HANDSHAKE = "handshake"
+    SILENT = "silent"  # a stranger: everything is read, nothing answered
+    OPEN = "open"
+    ENDED = "ended"  # the peer said CLOSE
+
+
+_ALWAYS = {Type.REKEY, Type.CLOSE}
+_TALK = _ALWAYS | {Type.RUN, Type.PAYLOADS, Type.RECONCILE} | set(range(Type.POSITION, Type.WANT + 1))
+_TALK |= {Type.TOTALS, Type.DIGEST}
+_MAY_SAY: dict[tuple[Mode, bool], set[int]] = {  # (mode, said by the initiator)
+    (Mode.MEMBER, True): _TALK | {Type.RECONCILE_OPEN},
+    (Mode.MEMBER, False): _TALK,
+    (Mode.JOIN, True): _ALWAYS | {Type.RUN, Type.PAYLOADS, Type.JOINED},
+    (Mode.JOIN, False): _ALWAYS | {Type.WELCOME},
+}
+
+
+class Connection:
+    """One end of a session. Made by `initiate` or `respond`; every call may leave bytes in data_to_send."""
+
+    def __init__(
+        self, handshake: Initiator | Responder, limits: Limits, entropy: Entropy, deadline: float
+    ) -> None:
+        self.phase = Phase.HANDSHAKE
+        self.deadline = deadline
+        self.secret: SessionSecret | None = None
+        self.remote: RemoteEnd | None = None
+        self.handshake_hash = b""
+        self._handshake = handshake
+        self._limits = limits
+        self._entropy = entropy
+        self._outgoing: list[bytes] = []  # handshake messages and finished records
+        self._frames: list[bytes] = []  # not yet in a record
+        self._frames_size = 0
+        self._reader: RecordReader | None = None
+        self._writer: RecordWriter | None = None
+        self._run: RunReader | None = None
+        self._reconciling: Client | Server | None = None
+        self._asked: list[bytes] = []  # reconciliation messages that wait for our snapshot
+        self._closing = False
+
+    @classmethod
+    def initiate(
+        cls,
+        secret: SessionSecret,
+        local: LocalEnd,
+        digest: bytes | None,
+        *,
+        entropy: Entropy,
+        now: float,
+        wall: float,
+        limits: Limits,
+    ) -> "Connection":
+        """Opens a session. `now` is a monotonic clock, `wall` the UTC clock, both in seconds."""
+        initiator = Initiator(secret, local, KeyPair.generate(entropy), digest, entropy, wall)
+        connection = cls(initiator, limits, entropy, now + HANDSHAKE_SECONDS)
+        connection.secret = secret
+        connection._outgoing.append(initiator.start())
+        return connection
+
+    @classmethod
+    def respond(
+        cls,
+        secrets: Sequence[SessionSecret],
+        *,
+        entropy: Entropy,
+        now: float,
+        wall: float,
+        limits: Limits,
+    ) -> "Connection":
+        """Awaits a session under any of these secrets."""
+        spread = (SILENCE_SECONDS_MAX - SILENCE_SECONDS_MIN) * int.from_bytes(entropy(2), "big") / 65535
+        return cls(Responder(secrets, entropy, wall), limits, entropy, now + SILENCE_SECONDS_MIN + spread)
+
+    @property
+    def initiator(self) -> bool:
+        return isinstance(self._handshake, Initiator)
+
+    @property
+    def unsent_size(self) -> int:
+        """Bytes that wait for data_to_send; who serves runs stops above limits.outgoing_bytes_max."""
+        return self._frames_size + sum(map(len, self._outgoing))
+
+    # Bytes in
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """What these bytes mean. Raises RemoteProtocolError when the peer broke a rule: close the link, say nothing."""
+        match self.phase:
+            case Phase.SILENT:
+                return []
+            case Phase.ENDED:
+                raise RemoteProtocolError("data after the end of the stream")
+            case Phase.HANDSHAKE:
+                return self._receive_handshake(data, now)
+            case Phase.OPEN:
+                self.deadline = now + IDLE_SECONDS
+                return self._receive_records(data)
+
+    def _receive_handshake(self, data: bytes, now: float) -> list[Event]:
+        try:
+            outcome = self._handshake.receive(data)
+        except RemoteProtocolError:
+            if self.initiator:
+                raise
+            self.phase = Phase.SILENT
+            return []
+        match outcome:
+            case None:
+                return []
+            case Opened():
+                self.secret = outcome.secret
+                return [outcome]
+            case Finished(message, transport, remote, leftover):
+                self.phase = Phase.OPEN
+                self.deadline = now + IDLE_SECONDS
+                self.remote = remote
+                self.handshake_hash = transport.handshake_hash
+                self._reader = RecordReader(transport.receive)
+                self._writer = RecordWriter(transport.send, now)
+                if message:
+                    self._outgoing.append(message)
+                return [Established(remote), *(self._receive_records(leftover) if leftover else ())]
+
+    def _receive_records(self, data: bytes) -> list[Event]:
+        assert self._reader is not None
+        assert self.secret is not None
+        allowed = _MAY_SAY[self.secret.mode, not self.initiator]
+        events: list[Event] = []
+        for content in self._reader.receive(data):
+            for kind, body in split_untrusted(content):
+                if self.phase is not Phase.OPEN:
+                    raise RemoteProtocolError("message after the end of the stream")
+                if kind not in allowed:
+                    raise RemoteProtocolError("message out of place")
+                event = self._receive_frame(kind, body)
+                if event is not None:
+                    events.append(event)
+        return events
+
+    def _receive_frame(self, kind: Type, body: bytes) -> Event | None:
+        if kind is Type.RUN or kind is Type.PAYLOADS:
+            return self._receive_run(kind, body)
+        if self._run is not None:
+            raise RemoteProtocolError("message inside a run")
+        message = decode_untrusted(kind, body)
+        match message:
+            case Reconcile():
+                return self._receive_reconcile(message)
+            case Rekey():
+                assert self._reader is not None
+                self._reader.rekey()
+                return None
+            case Close():
+                self.phase = Phase.ENDED
+                return Ended()
+            case _:
+                return message
+
+    def _receive_run(self, kind: Type, body: bytes) -> Event | None:
+        if (kind is Type.RUN) == (self._run is not None):
+            raise RemoteProtocolError("payloads without a run, or a run inside a run")
+        if self._run is None:
+            assert self.secret is not None
+            self._run = RunReader(self.secret.space, body)
+        else:
+            self._run.receive_untrusted(body)
+        run = self._run.run
+        if run is None:
+            return None
+        self._run = None
+        return RunMessage(run)
+
+    def _receive_reconcile(self, message: Reconcile) -> Event | None:
+        if message.opens:
+            if self._asked:
+                raise RemoteProtocolError("reconciliation opened twice")
+            self._reconciling = None
+            self._asked.append(message.body)
+            return SnapshotWanted()
+        match self._reconciling:
+            case Client() as client:
+                reply = client.receive_untrusted(message.body)
+                if reply is not None:
+                    self.send(Reconcile(reply, opens=False))
+                    return None
+                self._reconciling = None
+                return Differences(tuple(sorted({key_of(item) for item in [*client.have, *client.need]})))
+            case Server() as server:
+                self.send(Reconcile(server.answer_untrusted(message.body), opens=False))
+                return None
+            case None:
+                raise RemoteProtocolError("reconciliation not opened")
+
+    # Calls in
+
+    def accept(self, local: LocalEnd, digest: bytes | None) -> None:
+        """Answers the message 1 that Opened announced: once it is written down as seen, and no replay."""
+        if not isinstance(self._handshake, Responder) or self.phase is not Phase.HANDSHAKE:
+            raise LocalProtocolError("nothing to accept")
+        try:
+            self._outgoing.append(self._handshake.accept(local, KeyPair.generate(self._entropy), digest))
+        except RemoteProtocolError:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Treats the peer as a stranger from here on."""
+        self.phase = Phase.SILENT
+
+    def reconcile(self, snapshot: Snapshot) -> None:
+        """Initiator: starts a reconciliation over our items; ends in a Differences event."""
+        client = Client(snapshot, self._limits.reconcile_frame_max)
+        self._reconciling = client
+        self.send(Reconcile(client.start(), opens=True))
+
+    def answer(self, snapshot: Snapshot) -> None:
+        """Responder: our items as of now, for the reconciliation that SnapshotWanted announced."""
+        if not self._asked:
+            raise LocalProtocolError("no reconciliation asked for")
+        server = Server(snapshot, self._limits.reconcile_frame_max)
+        self._reconciling = server
+        self.send(Reconcile(server.answer_untrusted(self._asked.pop()), opens=False))
+
+    def send(self, message: Message) -> None:
+        """Puts a message behind what waits already."""
+        if self.phase not in (Phase.OPEN, Phase.ENDED) or self._closing:
+            raise LocalProtocolError("the session is not open")
+        for frame in encode(message):
+            self._frames.append(frame)
+            self._frames_size += len(frame)
+
+    def close(self) -> None:
+        """Ends our side of the stream. Does nothing unless the session is open."""
+        if self.phase in (Phase.OPEN, Phase.ENDED) and not self._closing:
+            self.send(Close())
+            self._closing = True
+
+    # Bytes out
+
+    def data_to_send(self, now: float) -> bytes:
+        """Everything to be written now, as whole records; messages that wait together share records."""
+        if self._writer is not None and self._frames:
+            if self._writer.rekey_due(now) and not self._closing:
+                self._frames.append(encode(Rekey())[0])
+                self._pack()
+                self._writer.rekey(now)
+            else:
+                self._pack()
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def _pack(self) -> None:
+        assert self._writer is not None
+        content: list[bytes] = []
+        size = 0
+        for frame in self._frames:
+            if size + len(frame) > RECORD_CONTENT_MAX:
+                self._outgoing.append(self._writer.write(b"".join(content)))
+                content, size = [], 0
+            content.append(frame)
+            size += len(frame)
+        self._outgoing.append(self._writer.write(b"".join(content)))
+        self._frames.clear()
+        self._frames_size = 0
