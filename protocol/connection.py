@@ -328,7 +328,12 @@ class Connection:
     # Calls in
 
     def accept(self, local: LocalEnd, digest: bytes | None) -> None:
-        """Answers the message 1 that Opened announced: once it is written down as seen, and no replay."""
+        """Answers the message 1 that Opened announced: once it is written down as seen, and no replay.
+
+        Does nothing when the peer has turned out to be a stranger since: it spoke before it was answered.
+        """
+        if self.phase is Phase.SILENT:
+            return
         if not isinstance(self._handshake, Responder) or self.phase is not Phase.HANDSHAKE:
             raise LocalProtocolError("nothing to accept")
         try:
@@ -347,7 +352,10 @@ class Connection:
         self.send(Reconcile(client.start(), opens=True))
 
     def answer(self, snapshot: Snapshot) -> None:
-        """Responder: our items as of now, for the reconciliation that SnapshotWanted announced."""
+        """Responder: our items as of now, for the reconciliation that SnapshotWanted announced.
+
+        Raises RemoteProtocolError when the message that opened it is malformed.
+        """
         if not self._asked:
             raise LocalProtocolError("no reconciliation asked for")
         server = Server(snapshot, self._limits.reconcile_frame_max)
@@ -355,9 +363,11 @@ class Connection:
         self.send(Reconcile(server.answer_untrusted(self._asked.pop()), opens=False))
 
     def send(self, message: Message) -> None:
-        """Puts a message behind what waits already."""
-        if self.phase not in (Phase.OPEN, Phase.ENDED) or self._closing:
+        """Puts a message behind what waits already. Behind `close` it goes nowhere: the peer would refuse it."""
+        if self.phase not in (Phase.OPEN, Phase.ENDED):
             raise LocalProtocolError("the session is not open")
+        if self._closing:
+            return
         for frame in encode(message):
             self._frames.append(frame)
             self._frames_size += len(frame)

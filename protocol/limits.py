@@ -26,8 +26,8 @@ HEADER_SIZE_MAX = 512
 
 # Runs
 
-CHECKPOINT_INTERVAL = 64  # every entry with seq divisible by this carries its signature: a fork proof is <= 2 x 64 headers
-CHECKPOINT_PAYLOAD_SIZE = 8 * 1024  # and every entry with a payload over this, so big ones are never resent in a stretch
+CHECKPOINT_INTERVAL = 64  # entries with seq divisible by this carry a signature: a fork proof is <= 2 x 64 headers
+CHECKPOINT_PAYLOAD_SIZE = 8 * 1024  # as do entries with a payload over this: big ones are never resent in a stretch
 RUN_ENTRIES_MAX = 1024
 RUN_SIZE_MAX = 1024 * 1024  # payload bytes of one run: what one unproven stretch can make us hold
 

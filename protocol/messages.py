@@ -8,7 +8,7 @@ nothing between them. Specification section "Messages" has a page for each.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import accumulate, pairwise
 from typing import Any
@@ -24,6 +24,7 @@ from protocol.limits import (
     LOG_KEY_SIZE,
     POSITIONS_PER_FRAME,
     RUN_ENTRIES_MAX,
+    RUN_SIZE_MAX,
     SEQ_MAX,
 )
 from protocol.log import Run, rebuild_untrusted
@@ -221,7 +222,9 @@ def decode_untrusted(kind: Type, body: bytes) -> Message:
         case Type.RECONCILE_OPEN | Type.RECONCILE:
             return Reconcile(body, kind is Type.RECONCILE_OPEN)
         case Type.POSITION:
-            return Positions(tuple(_position_untrusted(item) for item in _list(body, POSITIONS_PER_FRAME)))
+            positions = _list(body, POSITIONS_PER_FRAME)
+            _need(bool(positions))
+            return Positions(tuple(map(_position_untrusted, positions)))
         case Type.SAME:
             return Same(_keys_untrusted(body))
         case Type.DECLINE:
@@ -246,7 +249,7 @@ def decode_untrusted(kind: Type, body: bytes) -> Message:
             return Digest(digest, question)
         case Type.WELCOME:
             epochs = _list(body, EPOCHS_MAX)
-            _need(all(_is_bytes(secret, KEY_SIZE) for secret in epochs))
+            _need(bool(epochs) and all(_is_bytes(secret, KEY_SIZE) for secret in epochs))
             return Welcome(tuple(epochs))
         case Type.REKEY | Type.JOINED | Type.CLOSE:
             _need(not body)
@@ -259,27 +262,16 @@ def decode_untrusted(kind: Type, body: bytes) -> Message:
 
 
 def _encode_run(run: Run) -> Iterator[bytes]:
-    lamports = [run.lamports[0], *(b - a for a, b in pairwise(run.lamports))]
-    times = [run.times[0], *(b - a for a, b in pairwise(run.times))]
-    yield _frame(
-        Type.RUN,
-        cbor.encode(
-            [
-                run.log.author,
-                run.log.log_id,
-                int(run.log.log_class),
-                run.first_seq,
-                run.prev,
-                len(run),
-                lamports if any(step != 1 for step in lamports[1:]) else lamports[0],
-                times if any(times[1:]) else times[0],
-                list(run.kinds) if any(kind != run.kinds[0] for kind in run.kinds) else run.kinds[0],
-                [item for index in sorted(run.signatures) for item in (index, run.signatures[index])],
-                [item for index in sorted(run.refs) for item in (index, list(run.refs[index]))],
-                [item for index in sorted(run.lacks) for item in (index, *run.lacks[index])],
-            ]
-        ),
-    )
+    """The frames of a run; of two runs where a header part full of refs, signatures or hashes is too long for one."""
+    header = _header_part(run)
+    if len(header) > FRAME_BODY_MAX:
+        half = min((index + 1 for index in run.signatures), key=lambda count: abs(count - len(run) // 2))
+        if half == len(run):
+            raise LocalProtocolError("run without the signatures it must carry")
+        yield from _encode_run(_first(run, half))
+        yield from _encode_run(run.since(run.first_seq + half))
+        return
+    yield _frame(Type.RUN, header)
     part: list[bytes] = []
     size = 3  # the array's own head
     for payload in run.payloads:
@@ -294,13 +286,49 @@ def _encode_run(run: Run) -> Iterator[bytes]:
         yield _frame(Type.PAYLOADS, cbor.encode(part))
 
 
+def _first(run: Run, count: int) -> Run:
+    """The first `count` entries of a run; the last of them is signed."""
+    return replace(
+        run,
+        lamports=run.lamports[:count],
+        times=run.times[:count],
+        kinds=run.kinds[:count],
+        payloads=run.payloads[:count],
+        ids=run.ids[:count],
+        signatures={index: value for index, value in run.signatures.items() if index < count},
+        refs={index: value for index, value in run.refs.items() if index < count},
+        lacks={index: value for index, value in run.lacks.items() if index < count},
+    )
+
+
+def _header_part(run: Run) -> bytes:
+    lamports = [run.lamports[0], *(b - a for a, b in pairwise(run.lamports))]
+    times = [run.times[0], *(b - a for a, b in pairwise(run.times))]
+    return cbor.encode(
+        [
+            run.log.author,
+            run.log.log_id,
+            int(run.log.log_class),
+            run.first_seq,
+            run.prev,
+            len(run),
+            lamports if any(step != 1 for step in lamports[1:]) else lamports[0],
+            times if any(times[1:]) else times[0],
+            list(run.kinds) if any(kind != run.kinds[0] for kind in run.kinds) else run.kinds[0],
+            [item for index in sorted(run.signatures) for item in (index, run.signatures[index])],
+            [item for index in sorted(run.refs) for item in (index, list(run.refs[index]))],
+            [item for index in sorted(run.lacks) for item in (index, *run.lacks[index])],
+        ]
+    )
+
+
 class RunReader:
     """A run on its way in: made of its RUN frame, completed by PAYLOADS frames.
 
     `run` is None until every payload that the header part announces is here.
     """
 
-    __slots__ = ("_columns", "_log", "_needed", "_payloads", "_space", "run")
+    __slots__ = ("_columns", "_log", "_needed", "_payloads", "_size", "_space", "run")
 
     def __init__(self, space: bytes, body: bytes) -> None:
         """Raises RemoteProtocolError for a malformed header part. Its ranges are checked when the run is whole."""
@@ -324,6 +352,7 @@ class RunReader:
         _need(all(type(value) is bytes for value in self._columns[5].values()))
         _need(all(0 <= index < count for index in self._columns[7]))
         self._payloads: list[bytes] = []
+        self._size = 0  # of the payloads: the bound of a run holds before it is whole
         self._needed = count - len(self._columns[7])
         self.run: Run | None = None
         if self._needed == 0:
@@ -334,7 +363,8 @@ class RunReader:
         part = _list(body, RUN_ENTRIES_MAX)
         _need(bool(part) and all(type(payload) is bytes for payload in part))
         self._payloads += part
-        _need(len(self._payloads) <= self._needed)
+        self._size += sum(map(len, part))
+        _need(len(self._payloads) <= self._needed and self._size <= RUN_SIZE_MAX)
         if len(self._payloads) == self._needed:
             self._complete()
 

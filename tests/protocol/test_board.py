@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from protocol import board
 from protocol.board import Filter, Listed
 from protocol.report import Observed, Report

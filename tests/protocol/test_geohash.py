@@ -1,11 +1,13 @@
-"""Geohash: the grid is the published one, a place is its cell and nothing else, people's ways of naming one are read."""
+"""Geohash: the grid is the published one, a place is its cell, people's ways of naming one are read."""
 
+import contextlib
 import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from protocol import geohash
 from protocol.errors import InputRefused
 
@@ -50,7 +52,9 @@ def test_the_middle_of_a_cell_gives_the_cell_back(cell: str) -> None:
 
 def test_a_hundred_reports_from_one_house_say_one_cell() -> None:
     draw = random.Random(1)
-    said = {geohash.encode(18.5401 + draw.uniform(-1e-4, 1e-4), -72.3301 + draw.uniform(-1e-4, 1e-4)) for _ in range(100)}
+    said = {
+        geohash.encode(18.5401 + draw.uniform(-1e-4, 1e-4), -72.3301 + draw.uniform(-1e-4, 1e-4)) for _ in range(100)
+    }
     assert len(said) == 1
 
 
@@ -64,7 +68,14 @@ def test_a_cell_at_the_equator_has_the_published_size() -> None:
     assert (width, height) == pytest.approx((4.89, 4.89), abs=0.01)
 
 
-@given(st.text(geohash.ALPHABET, min_size=1, max_size=7), LATS, LONS, st.floats(0.1, 15_000), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.text(geohash.ALPHABET, min_size=1, max_size=7),
+    LATS,
+    LONS,
+    st.floats(0.1, 15_000),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_a_circle_that_holds_a_point_of_a_cell_touches_it(
     cell: str, lat: float, lon: float, radius_km: float, up: float, across: float
 ) -> None:
@@ -98,9 +109,9 @@ def test_a_circle_reaches_across_the_date_line_and_over_the_pole() -> None:
 @pytest.mark.parametrize(
     ("text", "precision", "cell"),
     [
-        ("18.54,-72.33", None, "d7mks"),
-        ("-12.05, -77.04", None, "6mc5m"),
-        ("+18.54,-72.33", 7, "d7mksq5"),
+        ("18.54,-72.33", None, "d7k96"),
+        ("-12.05, -77.04", None, "6mc5q"),
+        ("+18.54,-72.33", 7, "d7k96p4"),
         ("9q8yy", None, "9q8yy"),
         ("9Q8YYK", None, "9q8yyk"),
         ("9q8yyk", 4, "9q8y"),
@@ -150,10 +161,8 @@ def test_a_program_may_name_a_cell_that_is_a_word() -> None:
 
 @given(st.text(max_size=30))
 def test_any_text_is_a_cell_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(InputRefused):
         assert geohash.is_cell(geohash.parse_place(text))
-    except InputRefused:
-        pass
 
 
 @pytest.mark.parametrize("value", [2, 8, "2", "5.0", "", True, 5.0, None])

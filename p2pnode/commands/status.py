@@ -1,0 +1,65 @@
+"""`p2pnode status`: what the daemon holds and whom it is connected to."""
+
+from __future__ import annotations
+
+from p2pnode import arguments, client, display
+from p2pnode.failures import Exit
+from p2pnode.sentences import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from typing import Any
+
+    from p2pnode.arguments import Parser
+
+FINGERPRINT_SHOWN = 16  # characters: enough to read to somebody over a telephone
+
+
+def declare(parser: Parser) -> None:
+    """No options of its own."""
+
+
+def status(args: Namespace) -> int:
+    """Counters only; nothing is scanned."""
+    with client.Daemon(arguments.home(args)) as daemon:
+        told = daemon.call("status")
+    display.result(args.json, told, _lines(told))
+    return Exit.DONE
+
+
+def _lines(told: Any) -> list[str]:
+    node = told["node"]
+    facts = [
+        (say("status.version"), node["version"]),
+        (say("status.listen"), ", ".join(map(display.clean, node["listen"])) or say("status.nowhere")),
+        (say("status.lan"), node["lan"]),
+        (say("status.peers"), say("status.connected", count=told["peers"])),
+    ]
+    wide = max(display.width(name) for name, _ in facts)
+    lines = [f"{name.ljust(wide)}  {display.clean(value)}" for name, value in facts]
+    if not told["spaces"]:
+        return [*lines, "", say("status.spaceless")]
+    return [*lines, "", *space_table(told["spaces"])]
+
+
+def space_table(spaces: list[Any]) -> list[str]:
+    """The spaces of this node, one a row."""
+    heads = say("space.heads").split("|")
+    rows = [
+        [
+            space["id"][:8],
+            f"{space['entries']:,}",
+            f"{space['logs']:,}",
+            f"{space['members']:,}",
+            f"{space['pending']:,}",
+            f"{space['missing']:,}",
+            space["fingerprint"][:FINGERPRINT_SHOWN],
+            display.quoted(space["name"]),
+        ]
+        for space in spaces
+    ]
+    return display.table(heads, rows, display.page_columns(), right="lrrrrrll")
+
+
+VERBS = {"status": (declare, status)}

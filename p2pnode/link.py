@@ -1,0 +1,124 @@
+"""Link: one byte stream, one connection, and the pump between them.
+
+    stream -> connection.receive -> events -> conversation.handle
+    conversation.serve -> connection.data_to_send -> stream
+
+A link ends quietly whatever the peer or the network does; only our own bugs leave it as exceptions. Back-pressure is
+what it is made of: events wait in a short channel, so a slow store stops the reading; unsent bytes stop the serving.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from protocol.connection import Connection, Event, Phase
+from protocol.errors import RemoteProtocolError
+from protocol.limits import Limits
+
+READ_SIZE = 256 * 1024
+EVENT_BATCHES_MAX = 8  # event lists between reading and handling
+CLOSE_SECONDS = 3
+
+
+class Conversation(Protocol):
+    """Whoever talks through a link."""
+
+    async def handle(self, events: Sequence[Event], /) -> None:
+        """Acts on events, in order."""
+
+    async def serve(self) -> bool:
+        """Puts one more piece into the connection; False when there is nothing to send now."""
+
+
+class Link:
+    """Pumps until one side ends it; `reason` then says why, in one stable word."""
+
+    def __init__(self, stream: trio.abc.Stream, connection: Connection, limits: Limits) -> None:
+        self.connection = connection
+        self.reason = "open"
+        self._stream = stream
+        self._limits = limits
+        self._awake = trio.Event()
+        self._scope = trio.CancelScope()
+        self._closing = False
+
+    def wake(self) -> None:
+        """There may be something to send."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """Ends the session after what is already in the connection has been written."""
+        self._closing = True
+        self.connection.close()
+        self.wake()
+
+    def drop(self, reason: str) -> None:
+        """Ends the link at once."""
+        if self.reason == "open":
+            self.reason = reason
+        self._scope.cancel()
+
+    async def run(self, conversation: Conversation) -> None:
+        """Returns when the link is over and its stream is closed."""
+        send, receive = trio.open_memory_channel[Sequence[Event]](EVENT_BATCHES_MAX)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read, send)
+                    nursery.start_soon(self._write, conversation)
+                    nursery.start_soon(self._watch_deadline)
+                    await self._handle(receive, conversation)
+        finally:
+            if self.reason == "open":
+                self.reason = "cancelled"
+            await trio.aclose_forcefully(self._stream)
+
+    async def _read(self, batches: "trio.MemorySendChannel[Sequence[Event]]") -> None:
+        async with batches:
+            while True:
+                try:
+                    data = bytes(await self._stream.receive_some(READ_SIZE))  # memory streams give bytearrays
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return self.drop("broken")
+                if not data:
+                    return self.drop("ended" if self.connection.phase is Phase.ENDED else "cut")
+                try:
+                    events = self.connection.receive(data, trio.current_time())
+                except RemoteProtocolError:
+                    return self.drop("refused")
+                self.wake()
+                if events:
+                    await batches.send(events)
+
+    async def _handle(self, batches: "trio.MemoryReceiveChannel[Sequence[Event]]", conversation: Conversation) -> None:
+        async for events in batches:
+            try:
+                await conversation.handle(events)
+            except RemoteProtocolError:
+                return self.drop("refused")
+            self.wake()
+            if self.connection.phase is Phase.ENDED and not self._closing:
+                self.close()
+
+    async def _write(self, conversation: Conversation) -> None:
+        while True:
+            while self.connection.unsent_size < self._limits.outgoing_bytes_max and await conversation.serve():
+                await trio.lowlevel.checkpoint()
+            data = self.connection.data_to_send(trio.current_time())
+            if data:
+                try:
+                    await self._stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return self.drop("broken")
+            elif self._closing:
+                return self.drop("closed")
+            else:
+                await self._awake.wait()
+                self._awake = trio.Event()
+
+    async def _watch_deadline(self) -> None:
+        while True:
+            await trio.sleep_until(self.connection.deadline)
+            if trio.current_time() >= self.connection.deadline:
+                return self.drop("timeout")

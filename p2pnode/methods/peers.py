@@ -1,0 +1,116 @@
+"""Peers: addresses to dial, and meeting whoever can be met now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from p2pnode.control import Handler, Send, Stream
+from p2pnode.exchange import Session
+from p2pnode.failures import CommandError, Exit
+from p2pnode.methods.asked import Asked, space_of
+from p2pnode.sync import Candidate
+from protocol import invite
+from protocol.report import rfc3339
+
+if TYPE_CHECKING:
+    from p2pnode.node import Node
+
+SYNC_SECONDS = 60.0
+ANNOUNCE_SECONDS = 60.0
+LOOK_SECONDS = 0.2  # between two looks at how far the sessions have come
+MEET_SECONDS = 3.0  # how long `sync` waits for a first peer where none is connected
+
+
+class Peers:
+    """Methods `peer.*` and `sync`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.calls: Mapping[str, Handler] = {"peer.add": self.add, "peer.list": self.list_peers}
+        self.streams: Mapping[str, Stream] = {"sync": self.sync}
+
+    async def add(self, params: dict[str, object]) -> object:
+        asked = Asked(params)
+        address = invite.parse_address(asked.text("address"))
+        space = space_of(self._node.spaces, asked)
+        asked.done()
+        await self._node.store.add_peer(space.no, address.host, address.port)
+        self._node.sync.know(space, (address.host, address.port), by_hand=True)
+        return {"address": str(address)}
+
+    async def list_peers(self, params: dict[str, object]) -> object:
+        Asked(params).done()
+        sync = self._node.sync
+        known = sorted(sync.candidates.values(), key=lambda c: (not sync.connected(c), -(c.seen or 0)))
+        dialled = {candidate.static for candidate in known if sync.connected(candidate)}
+        incoming = [
+            {
+                "address": "",
+                "state": "connected",
+                "origin": "incoming",
+                "seen": rfc3339(int(self._node.ambient.now())),
+                "space": session.space.id.hex(),
+            }
+            for session, _ in sync.register.sessions.values()
+            if session.remote.static not in dialled
+        ]
+        return [*map(self._peer_json, known), *incoming]
+
+    def _peer_json(self, candidate: Candidate) -> dict[str, Any]:
+        connected = self._node.sync.connected(candidate)
+        return {
+            "address": str(invite.Address(*candidate.address)),
+            "state": "connected" if connected else candidate.failure or "waiting",
+            "origin": "hand" if candidate.by_hand else "lan",
+            "seen": None if candidate.seen is None else rfc3339(int(candidate.seen)),
+            "space": candidate.space.id.hex(),
+        }
+
+    async def sync(self, params: dict[str, object], send: Send) -> object:
+        asked = Asked(params)
+        wait, seconds = asked.flag("wait"), asked.number("timeout", SYNC_SECONDS)
+        asked.done()
+        node = self._node
+        node.lan.announce_for(ANNOUNCE_SECONDS)
+        node.sync.hurry()
+        before = sum(node.store.counters(space.no).entries for space in node.spaces.values())
+        if not wait:
+            await node.sync.compare_all()
+            return self._outcome(before)
+        with trio.move_on_after(seconds):
+            with trio.move_on_after(MEET_SECONDS):
+                while not node.sync.register.sessions:
+                    await trio.sleep(LOOK_SECONDS / 4)
+            waiting = [session for session, _ in node.sync.register.sessions.values()]
+            for session in waiting:
+                session.in_sync = trio.Event()
+            await node.sync.compare_all()
+            while self._unsettled(waiting):
+                with trio.move_on_after(LOOK_SECONDS):
+                    await waiting[0].in_sync.wait()
+                    waiting = self._unsettled(waiting)
+                told = [session for session, _ in node.sync.register.sessions.values()]
+                send({
+                    "done": sum(session.received_entries for session in told),
+                    "total": sum(max(session.announced_entries, session.received_entries) for session in told),
+                })
+            return self._outcome(before)
+        raise CommandError(Exit.TIMED_OUT, "sync.timeout")
+
+    def _unsettled(self, sessions: list[Session]) -> list[Session]:
+        """Those still connected that have not said yet that they hold what we hold."""
+        here = {id(session) for session, _ in self._node.sync.register.sessions.values()}
+        return [session for session in sessions if id(session) in here and not session.in_sync.is_set()]
+
+    def _outcome(self, before: int) -> dict[str, Any]:
+        node = self._node
+        sessions = [session for session, _ in node.sync.register.sessions.values()]
+        after = sum(node.store.counters(space.no).entries for space in node.spaces.values())
+        return {
+            "peers": len(sessions),
+            "equal": sum(session.in_sync.is_set() for session in sessions),
+            "received": after - before,
+        }

@@ -1,0 +1,286 @@
+"""Node: the composition root. Opens everything, owns the nurseries, closes everything.
+
+    settings, key -> store -> spaces -> exchange, author -> sync, discovery, listening, control
+
+Nothing below knows the node; what it has to tell upwards it tells through the callbacks that are handed in here.
+"""
+
+import gc
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from p2pnode import control, events, methods
+from p2pnode.ambient import Ambient, SystemAmbient
+from p2pnode.author import Author, sign_run
+from p2pnode.config import Settings
+from p2pnode.discovery import Lan
+from p2pnode.exchange import Exchange, News
+from p2pnode.failures import CommandError, Exit
+from p2pnode.joining import Guest
+from p2pnode.link import Link
+from p2pnode.listening import Listening
+from p2pnode.space import Space
+from p2pnode.store import SpaceRow, Store
+from p2pnode.sync import Sync, connect
+from protocol import invite, keys, membership
+from protocol.entry import Kind, LogClass, LogIdentity, time_units
+from protocol.handshake import LocalEnd, Mode, SessionSecret
+from protocol.invite import Invitation
+from protocol.limits import LOG_ID_SIZE, PAYLOAD_SALT_SIZE, Limits
+from protocol.log import Run, rebuild
+from protocol.membership import Claim, Founding, Role
+from protocol.noise import KeyPair
+
+LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is dialled for this long
+IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back to the system
+SWITCH_SECONDS = 0.0005  # the writer's thread hands the interpreter over at least this often
+GOODBYE_SECONDS = 1.0
+JOIN_RETRY_SECONDS = 3.0
+
+
+class Node:
+    """One running daemon."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        spaces: Sequence[Space],
+        ambient: Ambient,
+        limits: Limits,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.ambient = ambient
+        self.limits = limits
+        self.spaces: dict[bytes, Space] = {space.id: space for space in spaces}
+        self.exchange = Exchange(store, limits, on_members=self._members_changed)
+        self.author = Author(store, ambient)
+        self.sync = Sync(self.exchange, self.spaces, ambient, limits, nursery)
+        self.listening = Listening(settings.listen, self.sync.receive, nursery)
+        self.lan = Lan(
+            settings.lan,
+            self._lan_port(),
+            lambda: [(space.id, space.lan_key) for space in self.spaces.values()],
+            ambient,
+        )
+        self.stopping = trio.Event()
+        self._nursery = nursery
+        self._to_index = trio.Event()
+        self._grants_due: set[bytes] = set()
+        self._members_moved = trio.Event()
+        self.exchange.listen(self._index_later)
+
+    def _lan_port(self) -> int:
+        """The port that the LAN is told of: the one that LAN addresses are listened on."""
+        return next((address.port for address in self.settings.listen), 0)
+
+    # Spaces
+
+    async def found(self, name: str, pen_name: str) -> Space:
+        """A new space of which we are the founder."""
+        entropy = self.ambient.entropy
+        secret, seed, static = entropy(32), entropy(32), entropy(32)
+        names = membership.tidy_name(name), membership.tidy_name(pen_name, "pen")
+        run = self._first_entry(None, seed, Founding(*names, membership.epoch_hash(secret)))
+        id = run.ids[0]
+        row = await self.store.add_space(
+            id, epochs=(secret,), static_secret=static, author_seed=seed, founding=replace(run, space=id)
+        )
+        return await self._enter(row)
+
+    async def _enter(self, row: SpaceRow) -> Space:
+        space = await Space.load(self.store, row, self.ambient)
+        self.spaces[space.id] = space
+        return space
+
+    def _first_entry(self, space: bytes | None, seed: bytes, body: Founding | Claim) -> Run:
+        """A log of one entry: a founding, or the claim with which a newcomer begins."""
+        log = LogIdentity(space, keys.signer_public(seed), self.ambient.entropy(LOG_ID_SIZE), LogClass.MEMBERSHIP)
+        payload = membership.encode(body, self.ambient.entropy(PAYLOAD_SALT_SIZE))
+        now = time_units(self.ambient.now())
+        run = rebuild(space or b"", log, 1, None, [1], [now], [int(membership.kind_of(body))], [payload], {}, {}, {})
+        return sign_run(run, keys.signer_secret(seed))
+
+    async def invite(self, space: Space, addresses: Sequence[invite.Address], seconds: int, role: Role) -> str:
+        """An invitation of one newcomer, as the string to hand over."""
+        entropy = self.ambient.entropy
+        seed, join_secret = entropy(32), entropy(32)
+        expires = int(self.ambient.now()) + seconds
+        body = membership.invite(space.id, space.author, seed, role, expires, join_secret)
+        async with self.author.lock:
+            payload = membership.encode(body, entropy(PAYLOAD_SALT_SIZE))
+            run = await self.author.publish(space, LogClass.MEMBERSHIP, [(int(Kind.INVITE), payload)])
+        self.exchange.announce_run(space, run)
+        return invite.encode(Invitation(space.id, join_secret, seed, expires, tuple(addresses), ()))
+
+    async def join(self, invitation: Invitation, pen_name: str, told: Callable[[str], None]) -> Space:
+        """Claims an invitation at the first of its addresses that answers, and waits for the space's name.
+
+        `told` hears what is being waited for, as keys of sentences. Tries again until cancelled.
+        """
+        known = self.spaces.get(invitation.space)
+        if known is not None:
+            return known
+        if self.ambient.now() >= invitation.expires_s:
+            raise CommandError(Exit.REFUSED, "join.expired")
+        if not invitation.addresses:
+            raise CommandError(Exit.REFUSED, "join.no_address")
+        seed, claim = await self._claim(invitation, membership.tidy_name(pen_name))
+        while True:
+            told("join.dialling")
+            for address in invitation.addresses:
+                space = await self._join_at((address.host, address.port), invitation, seed, claim)
+                if space is not None:
+                    told("join.waiting")
+                    return await self._settle(space, invitation)
+            told("join.unanswered")
+            await trio.sleep(JOIN_RETRY_SECONDS)
+
+    async def _settle(self, space: Space, invitation: Invitation) -> Space:
+        """Meets the space that let us in, until what admits us is here: then we can write, and have its name."""
+        for address in invitation.addresses:
+            await self.store.add_peer(space.no, address.host, address.port)
+            self.sync.know(space, (address.host, address.port), by_hand=True)
+        while not space.members.admitted(space.author):
+            await self._members_moved.wait()
+        return space
+
+    async def _claim(self, invitation: Invitation, pen_name: str) -> tuple[bytes, Run]:
+        """The author and the claim of an invitation: the same again when a join is tried again."""
+        admission = keys.signer_public(invitation.admission_seed)
+        kept = self.store.joining(admission)
+        seed = kept if kept is not None else self.ambient.entropy(32)
+        author = keys.signer_public(seed)
+        body = membership.claim(invitation.space, author, invitation.admission_seed, pen_name)
+        run = self._first_entry(invitation.space, seed, body)
+        if kept is None:
+            await self.store.keep_joining(admission, seed)
+        return seed, run
+
+    async def _join_at(self, address: tuple[str, int], invitation: Invitation, seed: bytes, claim: Run) -> Space | None:
+        stream = await connect(address)
+        if stream is None:
+            return None
+        static = self.ambient.entropy(32)
+        local = LocalEnd(KeyPair.from_secret(static), self.ambient.entropy(16))
+        secret = SessionSecret(invitation.space, Mode.JOIN, invitation.join_secret)
+        link = Link(stream, self.sync.initiate(secret, local, None), self.limits)
+        joined: list[Space] = []
+
+        async def welcome(epochs: Sequence[bytes]) -> None:
+            row = await self.store.add_space(
+                invitation.space, epochs=epochs, static_secret=static, author_seed=seed, founding=claim
+            )
+            joined.append(await self._enter(row))
+
+        await link.run(Guest(link.connection, claim, welcome, link.close))
+        return joined[0] if joined else None
+
+    # What follows from a commit
+
+    def _index_later(self, news: News) -> None:
+        self._to_index.set()
+
+    def _members_changed(self, space: Space) -> None:
+        self._grants_due.add(space.id)
+        self._members_moved.set()
+        self._members_moved = trio.Event()
+
+    async def grant(self) -> None:
+        """Grants claims on our invitations as they come in."""
+        while True:
+            while self._grants_due:
+                space = self.spaces.get(self._grants_due.pop())
+                run = await self.author.grant_due(space) if space is not None else None
+                if space is not None and run is not None:
+                    self.exchange.announce_run(space, run)
+            await self._members_moved.wait()
+
+    async def index(self) -> None:
+        """Lists and indexes what was received, right behind its commit; then gives memory back."""
+        while True:
+            while await self.store.index_some():
+                pass
+            with trio.move_on_after(IDLE_MEMORY_SECONDS):
+                await self._to_index.wait()
+                self._to_index = trio.Event()
+                continue
+            gc.collect()
+            self.store.release_memory()
+            await self._to_index.wait()
+            self._to_index = trio.Event()
+
+    async def discover(self) -> None:
+        """Dials members that the LAN shows."""
+        async for found in self.lan.found:
+            space = self.spaces.get(found.space)
+            if space is not None:
+                self.sync.know(space, (found.host, found.port), by_hand=False, seconds=LAN_ADDRESS_SECONDS)
+
+    async def dial_known(self) -> None:
+        """Everything a person or an invitation ever told us to dial."""
+        for space in self.spaces.values():
+            for host, port in self.store.peers(space.no):
+                self.sync.know(space, (host, port), by_hand=True)
+
+    async def goodbye(self) -> None:
+        """Ends every session in order, within a second."""
+        with trio.move_on_after(GOODBYE_SECONDS, shield=True):
+            for _, link in list(self.sync.register.sessions.values()):
+                link.close()
+            while self.sync.register.sessions:
+                await trio.sleep(0.01)
+
+
+async def run(
+    settings: Settings,
+    master_key: bytes,
+    *,
+    ready: Callable[[], None],
+    ambient: Ambient | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Runs a daemon until SIGTERM, SIGINT or a `stop` call. `ready` is called once it answers."""
+    ambient = ambient or SystemAmbient()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    events.start(str(settings.log) if settings.log is not None else None)
+    listener = control.open_listener(settings.socket)
+    store = Store.open(settings.store, master_key, create=True)
+    try:
+        rows = await store.load_spaces()
+        spaces = [await Space.load(store, row, ambient) for row in rows]
+        async with trio.open_nursery() as nursery:
+            node = Node(settings, store, spaces, ambient, limits or Limits(), nursery)
+            await node.listening.open()
+            await node.dial_known()
+            nursery.start_soon(_stop_on_signal, node)
+            for task in (node.index, node.grant, node.sync.run, node.listening.run, node.lan.run, node.discover):
+                nursery.start_soon(task)
+            nursery.start_soon(partial(control.serve, listener, *methods.of(node), note=events.log))
+            for space in spaces:
+                node._members_changed(space)
+            events.log("node.started", spaces=len(spaces))
+            ready()
+            await node.stopping.wait()
+            await node.goodbye()
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.close()
+            with suppress(OSError):
+                settings.socket.unlink()
+            events.log("node.stopped")
+
+
+async def _stop_on_signal(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            node.stopping.set()

@@ -1,0 +1,116 @@
+"""Space: one collective as this node knows it right now: its secrets, its members, our own author in it.
+
+It is also the gate of its store: asked in the writer thread, run by run, whether an entry's author belongs here. A run
+of a membership log may be what admits its author, so it is judged together with what it says.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from p2pnode.ambient import Ambient
+from p2pnode.store import SpaceRow, Store
+from protocol import membership
+from protocol.entry import LogClass
+from protocol.handshake import START_NONCE_SIZE, LocalEnd, Mode, SessionSecret
+from protocol.keys import derive, signer_public, signer_secret
+from protocol.log import Run
+from protocol.membership import Admission, Claim, Members, Statement, Use
+from protocol.noise import KeyPair
+
+INVITES_TRIED_MAX = 16  # of each inviter's open invitations, the newest: one member must not slow every handshake
+_LAN_PURPOSE = b"p2pnode lan 1"
+
+
+class Space:
+    """Lives as long as the daemon; `members` is replaced as a whole, so any thread may read it."""
+
+    def __init__(self, row: SpaceRow, statements: Iterable[Statement], ambient: Ambient) -> None:
+        self.no = row.no
+        self.id = row.id
+        self.epochs = row.epochs
+        self.local = LocalEnd(KeyPair.from_secret(row.static_secret), ambient.entropy(START_NONCE_SIZE))
+        self.author = signer_public(row.author_seed)
+        self.signing_key = signer_secret(row.author_seed)
+        self._statements = {statement.id: statement for statement in statements}
+        self._staged: dict[bytes, Statement] = {}
+        self.members: Members = self._fold()
+
+    @classmethod
+    async def load(cls, store: Store, row: SpaceRow, ambient: Ambient) -> "Space":
+        """The space of a row in the store, its members folded from the entries held."""
+        return cls(row, statements_of(row.id, await store.membership_runs(row.no)), ambient)
+
+    @property
+    def name(self) -> str | None:
+        """The founder's name for the space; None until its founding entry is here."""
+        return self.members.founding.space_name if self.members.founding is not None else None
+
+    @property
+    def secret(self) -> SessionSecret:
+        """What member sessions start from: the newest epoch's secret."""
+        return SessionSecret(self.id, Mode.MEMBER, self.epochs[-1])
+
+    @property
+    def lan_key(self) -> bytes:
+        """What the LAN beacons of the space are made with."""
+        return derive(self.epochs[-1], _LAN_PURPOSE)
+
+    def join_secrets(self, now: float, uses: Mapping[bytes, Use]) -> dict[bytes, Admission]:
+        """The invitations that we would answer now, by join secret."""
+        return membership.answerable(self.members, now, uses, INVITES_TRIED_MAX)
+
+    def claim_in(self, run: Run) -> Statement | None:
+        """The claim that a run consists of: one entry, the first of its log, its proof good. None if it is anything else."""
+        statements = list(statements_of(self.id, [run]))
+        if run.log.log_class is LogClass.MEMBERSHIP and len(run) == len(statements) == 1:
+            return statements[0] if type(statements[0].body) is Claim else None
+        return None
+
+    # The gate: called by the store's writer, in this order, around one transaction
+
+    def admits(self, run: Run) -> bool:
+        """Whether the run's author belongs to the space, the run's own statements included."""
+        if run.log.log_class is not LogClass.MEMBERSHIP:
+            return self.members.admitted(run.log.author)
+        if self.members.admitted(run.log.author):
+            return True
+        said = {statement.id: statement for statement in statements_of(self.id, [run])}
+        with_it = membership.fold(self.id, [*self._statements.values(), *self._staged.values(), *said.values()])
+        return with_it.admitted(run.log.author)
+
+    def taken(self, run: Run) -> None:
+        """The run is part of the transaction that is going on."""
+        if run.log.log_class is LogClass.MEMBERSHIP:
+            self._staged.update((statement.id, statement) for statement in statements_of(self.id, [run]))
+            self.members = self._fold()
+
+    def committed(self) -> None:
+        """What was taken is durable."""
+        self._statements.update(self._staged)
+        self._staged.clear()
+
+    def rolled_back(self) -> None:
+        """Nothing of what was taken is kept."""
+        if self._staged:
+            self._staged.clear()
+            self.members = self._fold()
+
+    def _fold(self) -> Members:
+        return membership.fold(self.id, [*self._statements.values(), *self._staged.values()])
+
+
+def statements_of(space: bytes, runs: Iterable[Run]) -> Iterable[Statement]:
+    """What the entries of membership logs say, proofs checked; the others say nothing."""
+    for run in runs:
+        for index, payload in enumerate(run.payloads):
+            if payload is not None:
+                statement = membership.statement_untrusted(
+                    space,
+                    run.ids[index],
+                    run.log.author,
+                    run.lamports[index],
+                    run.first_seq + index,
+                    run.kinds[index],
+                    payload,
+                )
+                if statement is not None:
+                    yield statement

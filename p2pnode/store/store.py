@@ -1,0 +1,410 @@
+"""Store: everything that this node keeps, and the only door to it.
+
+What is async waits for a thread; what is not is a point read, or a run of bounded size, in the event loop itself.
+What a page that is damaged held is gone, the rest stays readable; see database.py, writer.py and file.py for how.
+"""
+
+import ctypes
+import gc
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import apsw
+import trio
+
+from p2pnode.store import check, forks, heads, listing, peers, reports, runs, spaces
+from p2pnode.store.database import Database, snapshot
+from p2pnode.store.errors import StoreDamaged
+from p2pnode.store.fingerprint import Fingerprint, read_buckets
+from p2pnode.store.heads import HeldLog
+from p2pnode.store.intake import Gate, Outcome, take_runs
+from p2pnode.store.peers import Once
+from p2pnode.store.spaces import Counters, SpaceRow
+from protocol.board import Filter, Listed
+from protocol.entry import LogIdentity
+from protocol.errors import LocalProtocolError
+from protocol.frontier import LogState
+from protocol.limits import RUN_ENTRIES_MAX
+from protocol.log import Head, Run, Verdict
+from protocol.membership import Use
+
+INDEX_ROWS = 2048  # judged at once beside the writer: some 60 ms, 2 MB
+LOAD_ROWS = 256  # reports read in one go of a long list
+
+
+class Store:
+    """Made by `open`; every method but `open` belongs to the thread of the event loop."""
+
+    def __init__(self, database: Database, *, on_error: Callable[[str], None]) -> None:
+        self.write = database.write  # for what this class has no word for
+        self.query = database.query
+        self._database = database
+        self._peek = database.peek
+        self._on_error = on_error
+        self._indexing = trio.Lock()
+        self._digesting = trio.Lock()
+        self._fingerprints: dict[int, Fingerprint] = {}
+        self._fills = 0  # how often payloads came later; belongs to the writer's thread
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        key: bytes,
+        *,
+        create: bool = True,
+        inline: bool = False,
+        on_error: Callable[[str], None] = lambda event: None,
+    ) -> Self:
+        """Opens the store under its raw 32-byte key; makes a new one if there is none and `create` allows it.
+
+        `inline` does all work in the caller's thread (for simulated time). `on_error` hears of what nobody waits for,
+        as names of events, from any thread. Raises StoreRefused, StoreLocked, StoreFull, StoreDamaged or StoreFailed.
+        """
+        return cls(Database(Path(path), key, create=create, inline=inline, on_error=on_error), on_error=on_error)
+
+    async def close(self) -> None:
+        """Finishes every write that was asked for, then closes the file."""
+        await self._database.close()
+
+    # Entries in
+
+    async def commit_runs(self, space_no: int, batch: Sequence[Run], gate: Gate) -> list[Outcome]:
+        """Takes proven runs in one transaction; an outcome for each, in the order given.
+
+        It survives the death of the process, not a power cut: peers still have what they sent.
+        """
+        return await self._take(space_no, batch, gate, durable=False)
+
+    async def publish(
+        self, space_no: int, run: Run, gate: Gate, *, once: Once | None = None, marks: Sequence[bytes] = ()
+    ) -> None:
+        """Commits a run of our own, listed and searchable, with the marks that go with it; durable when it returns.
+
+        Raises LocalProtocolError for a run that does not extend its log or is not admitted.
+        """
+
+        def also(db: apsw.Connection, outcomes: list[Outcome]) -> None:
+            if outcomes[0].verdict is not Verdict.EXTENDS:
+                raise LocalProtocolError(f"own run not taken: {outcomes[0].verdict.value}")
+            if once is not None:
+                peers.remember_once(db, once, run)
+            peers.mark_imported(db, space_no, marks)
+            reports.list_own(db, space_no, run)
+
+        await self._take(space_no, [run], gate, durable=True, also=also)
+
+    async def _take(
+        self,
+        space_no: int,
+        batch: Sequence[Run],
+        gate: Gate,
+        *,
+        durable: bool,
+        also: Callable[[apsw.Connection, list[Outcome]], None] = lambda db, outcomes: None,
+    ) -> list[Outcome]:
+        def job(db: apsw.Connection) -> list[Outcome]:
+            taken = take_runs(db, space_no, batch, gate)
+            if taken.filled:
+                self._fills += 1
+                reports.enter(db, reports.read_named(db, taken.unlisted))
+            also(db, taken.outcomes)
+            return taken.outcomes
+
+        def settled(committed: bool) -> None:
+            gate.committed() if committed else gate.rolled_back()
+
+        outcomes = await self.write(job, durable=durable, urgent=durable, settled=settled)
+        if space_no in self._fingerprints:
+            self._fingerprints[space_no].mark(outcome.key for outcome in outcomes if outcome.news)
+        return outcomes
+
+    # Entries out
+
+    def read_run(self, space_no: int, key: bytes, first: int, entries_max: int, size_max: int) -> Run | None:
+        """Entries of a log from seq `first` on, up to the furthest signed one within the bounds, ids computed anew.
+
+        Damaged entries are never part of it: they are set aside, and count as missing until a peer sends them again.
+        """
+        space = self._space_id(space_no)
+        entries_max = min(entries_max, RUN_ENTRIES_MAX)
+        try:
+            held = self._held(space_no, key)
+            if held is None:
+                return None
+            reading = self._peek(lambda db: runs.read_run(db, space, held, first, entries_max, size_max))
+        except StoreDamaged:
+            self._on_error("store.page_damaged")
+            return None
+        if reading.damaged is not None:
+            self._on_error("store.entry_damaged")
+            self._database.leave(partial(runs.set_aside, space_no=space_no, row=reading.damaged))
+        return reading.run
+
+    async def membership_runs(self, space_no: int) -> list[Run]:
+        """Everything held of the space's membership logs."""
+        return await self.query(lambda db: list(runs.membership_runs(db, space_no, heads.space_id(db, space_no))))
+
+    def fork_evidence(self, space_no: int, key: bytes) -> Run | None:
+        """The branch of a forked log that is not held, without payloads: sent behind our own it proves the fork."""
+        held = self._held(space_no, key)
+        if held is None:
+            return None
+        return self._peek(lambda db: forks.other_branch(db, held.no, self._space_id(space_no)))
+
+    # How far logs are held
+
+    def head(self, space_no: int, key: bytes) -> tuple[LogIdentity, Head] | None:
+        """A log and how far it is held, beyond a fork too."""
+        held = self._held(space_no, key)
+        return None if held is None else (held.log, held.head)
+
+    def high(self, space_no: int, key: bytes) -> int:
+        """The seq of the newest entry held, 0 where there is none."""
+        held = self._held(space_no, key)
+        return held.head.high if held is not None else 0
+
+    def lamport(self, space_no: int, key: bytes) -> int:
+        """The lamport of the newest entry held, 0 where there is none."""
+        held = self._held(space_no, key)
+        return held.head.lamport if held is not None else 0
+
+    def id_at(self, space_no: int, key: bytes, seq: int) -> bytes | None:
+        """The id held at a seq of a log."""
+        held = self._held(space_no, key)
+        return None if held is None else self._peek(lambda db: heads.id_at(db, held, seq))
+
+    def position(self, space_no: int, key: bytes) -> LogState | None:
+        """How far a log counts in the frontier; None where nothing of it is held."""
+        held = self._held(space_no, key)
+        return None if held is None else heads.position(key, held)
+
+    def positions(self, space_no: int, keys: Sequence[bytes]) -> dict[bytes, LogState]:
+        """The same for many logs in one statement."""
+        found = self._peek(lambda db: heads.held_logs(db, space_no, keys))
+        return {key: heads.position(key, held) for key, held in found.items()}
+
+    def author_lamport(self, space_no: int, author: bytes) -> int:
+        """The highest lamport among an author's entries, 0 where there are none."""
+        return max((lamport for lamport, _ in self._author_heads(space_no, author)), default=0)
+
+    def author_heads(self, space_no: int, author: bytes) -> list[bytes]:
+        """The id of the newest entry of each class among an author's logs."""
+        return [id for _, id in self._author_heads(space_no, author)]
+
+    def _author_heads(self, space_no: int, author: bytes) -> list[tuple[int, bytes]]:
+        return list(self._peek(lambda db: heads.author_heads(db, space_no, author)).values())
+
+    def _held(self, space_no: int, key: bytes) -> HeldLog | None:
+        space = self._space_id(space_no)
+        return self._peek(lambda db: heads.held_log(db, space_no, space, key))
+
+    def _space_id(self, space_no: int) -> bytes:
+        return self._fingerprint(space_no).space
+
+    # The frontier
+
+    @staticmethod
+    def log_states(db: apsw.Connection, space_no: int) -> list[LogState]:
+        """The whole frontier, sorted by key: for use inside `query`."""
+        return heads.log_states(db, space_no)
+
+    async def digest(self, space_no: int) -> bytes:
+        """D of the space: what has changed since the last call is hashed, nothing else."""
+        async with self._digesting:
+            fingerprint = self._fingerprint(space_no)
+            if fingerprint.stale:
+                stale = fingerprint.take()
+                try:
+                    digests = await self.query(lambda db: read_buckets(db, space_no, stale))
+                except BaseException:
+                    fingerprint.stale |= stale
+                    raise
+                fingerprint.put(digests)
+            return fingerprint.digest()
+
+    def _fingerprint(self, space_no: int) -> Fingerprint:
+        if space_no not in self._fingerprints:
+            self._fingerprints[space_no] = Fingerprint(self._peek(lambda db: heads.space_id(db, space_no)))
+        return self._fingerprints[space_no]
+
+    # The board
+
+    async def index_some(self, limit: int = 64 * INDEX_ROWS) -> int:
+        """Lists and makes searchable up to `limit` entries that wait for it; returns how many still wait.
+
+        Payloads are judged beside the writer, which takes a batch as one transaction but gives way between slices.
+        """
+        async with self._indexing:
+            fills = self._fills
+            rows = await self._read_pending(0, limit)
+            while rows:
+                limit -= len(rows)
+                entering = self._database.order(partial(self._enter, rows, fills), durable=False)
+                try:
+                    ahead = await self._read_pending(rows[-1].entry, limit)
+                finally:
+                    done = await entering.wait()
+                while 0 < done < len(rows):
+                    rows = rows[done:]
+                    done = await self.write(partial(self._enter, rows, fills), durable=False)
+                if not done:
+                    break
+                rows = ahead
+        return sum(self.counters(row.no).pending for row in self._peek(spaces.spaces))
+
+    async def _read_pending(self, after: int, limit: int) -> list[reports.Row]:
+        if limit <= 0:
+            return []
+        return await self.query(lambda db: reports.read_pending(db, after, min(limit, INDEX_ROWS)))
+
+    def _enter(self, rows: Sequence[reports.Row], fills: int, db: apsw.Connection) -> int:
+        if fills != self._fills:
+            return 0  # a payload that was absent when these rows were read may be here now
+        return reports.write_pending(db, rows, lambda: self._database.someone_waits)
+
+    async def list_reports(
+        self, wanted: Filter, *, limit: int, now_s: int, offset: int = 0, space_no: int | None = None
+    ) -> list[Listed]:
+        """The reports that pass, in the order of the board, of one space or all; limit 0 is no limit."""
+        return await self._load(
+            await self.query(lambda db: listing.find_numbers(db, wanted, now_s, limit, offset, space_no))
+        )
+
+    async def search(self, words: str, *, limit: int, now_s: int, space_no: int | None = None) -> list[Listed]:
+        """The reports that hold all of these words, in the order of the board. Raises InputRefused for too many."""
+        return await self._load(
+            await self.query(lambda db: listing.search_numbers(db, words, now_s, limit, space_no))
+        )
+
+    async def find(self, prefix: str) -> list[Listed]:
+        """The reports whose id begins with these hex digits: none, the one, or two of too many."""
+        return await self._load(await self.query(lambda db: listing.find_prefix(db, prefix)))
+
+    async def _load(self, numbers: Sequence[int]) -> list[Listed]:
+        listed: list[Listed] = []
+        for at in range(0, len(numbers), LOAD_ROWS):
+            listed += await self.query(partial(listing.load, numbers=numbers[at : at + LOAD_ROWS]))
+        return listed
+
+    # Spaces
+
+    async def load_spaces(self) -> list[SpaceRow]:
+        """Every space of this node."""
+        return await self.query(spaces.spaces)
+
+    async def add_space(
+        self, id: bytes, *, epochs: Sequence[bytes], static_secret: bytes, author_seed: bytes, founding: Run
+    ) -> SpaceRow:
+        """A new space and its first entry here, the founding or our claim; durable when it returns."""
+
+        def job(db: apsw.Connection) -> SpaceRow:
+            row = spaces.add(db, id, epochs=epochs, static_secret=static_secret, author_seed=author_seed)
+            take_runs(db, row.no, [founding], _Everybody())
+            return row
+
+        return await self.write(job, durable=True, urgent=True)
+
+    async def add_epochs(self, space_no: int, secrets: Sequence[bytes]) -> None:
+        """Keeps the secrets that are new, oldest first."""
+        await self.write(lambda db: spaces.add_epochs(db, space_no, secrets), durable=True, urgent=True)
+
+    def counters(self, space_no: int) -> Counters:
+        """What the space holds: kept with every commit, never counted here."""
+        return self._peek(lambda db: spaces.counters(db, space_no))
+
+    # Peers, and what must not happen twice
+
+    def peers(self, space_no: int) -> list[tuple[str, int]]:
+        """The addresses to dial for a space."""
+        return self._peek(lambda db: peers.peers(db, space_no))
+
+    async def add_peer(self, space_no: int, host: str, port: int) -> None:
+        await self.write(lambda db: peers.add_peer(db, space_no, host, port), durable=True, urgent=True)
+
+    async def remember_handshake(self, tag: bytes, week: int) -> bool:
+        """Whether this first message is new, and not a replay."""
+        return await self.write(lambda db: peers.remember_handshake(db, tag, week), durable=False, urgent=True)
+
+    def invite_uses(self) -> dict[bytes, Use]:
+        """What this node knows of the admission keys that it answered."""
+        return self._peek(peers.invite_uses)
+
+    async def answer_invite(self, admission: bytes, author: bytes, now_s: float) -> bool:
+        """Notes who claimed an admission key here; False when it was somebody else before."""
+        return await self.write(lambda db: peers.answer_invite(db, admission, author, now_s), durable=True, urgent=True)
+
+    async def acknowledge_invite(self, admission: bytes) -> None:
+        """The newcomer has stored its welcome."""
+        await self.write(lambda db: peers.acknowledge_invite(db, admission), durable=True, urgent=True)
+
+    def joining(self, admission: bytes) -> bytes | None:
+        """The author's seed of a join that has begun under this admission key."""
+        return self._peek(lambda db: peers.joining(db, admission))
+
+    async def keep_joining(self, admission: bytes, seed: bytes) -> None:
+        await self.write(lambda db: peers.keep_joining(db, admission, seed), durable=True, urgent=True)
+
+    async def once(self, token: bytes) -> Any:
+        """The answer that a call with this mark got before, None if there was none."""
+        return await self.query(lambda db: peers.once(db, token))
+
+    async def unimported(self, space_no: int, marks: Sequence[bytes]) -> list[bytes]:
+        """Those of the marks that were not published before, in their order."""
+        return await self.query(lambda db: peers.unimported(db, space_no, marks))
+
+    def setting(self, key: str) -> str | None:
+        return self._peek(lambda db: peers.setting(db, key))
+
+    async def set_setting(self, key: str, value: str) -> None:
+        await self.write(lambda db: peers.set_setting(db, key, value), durable=True, urgent=True)
+
+    # Housekeeping
+
+    async def check(self, progress: Callable[[int, int], None]) -> dict[str, int]:
+        """Computes and verifies everything held once more: {entries, logs, forks, bad}.
+
+        What is found damaged is set aside, so that peers are asked for it again. `progress` hears (done, total) logs.
+        """
+        total = sum(self.counters(row.no).logs for row in self._peek(spaces.spaces))
+        findings = check.Findings()
+        connection = await self._database.run(self._database.connect)
+        try:
+            after: int | None = 0
+            while after is not None:
+                some = partial(check.check_logs, after=after)
+                part, after = await self._database.run(partial(snapshot, connection, some))
+                findings += part
+                progress(findings.logs, total)
+            findings += await self._database.run(partial(snapshot, connection, check.check_whole))
+        finally:
+            connection.close()
+        for space_no, row in findings.damaged:
+            await self.write(partial(runs.set_aside, space_no=space_no, row=row), durable=False)
+        return {"entries": findings.entries, "logs": findings.logs, "forks": findings.forks, "bad": findings.bad}
+
+    def release_memory(self) -> None:
+        """Gives page caches and freed memory back to the system: for the quiet after a burst."""
+        self._database.shrink()
+        gc.collect()
+        with suppress(OSError, AttributeError):  # glibc only
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+class _Everybody:
+    """The gate of a space that begins: its first entry is what admits anybody at all."""
+
+    def admits(self, run: Run, /) -> bool:
+        return True
+
+    def taken(self, run: Run, /) -> None:
+        pass
+
+    def committed(self) -> None:
+        pass
+
+    def rolled_back(self) -> None:
+        pass

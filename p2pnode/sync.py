@@ -1,0 +1,219 @@
+"""Sync: whom to meet next, and when. Listens, dials with backoff, keeps strangers in their place.
+
+An address comes from a person (`peer add`), from an invitation, or from the LAN. It is dialled, last seen first, until
+it answers; between tries the wait doubles from one second to five minutes, with jitter so that nodes do not march in
+step. An address whose node is connected already, by whatever way, is left alone.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import inf
+
+import trio
+
+from p2pnode import events
+from p2pnode.ambient import Ambient
+from p2pnode.exchange import DIGEST_INTERVAL_SECONDS, Exchange
+from p2pnode.link import Link
+from p2pnode.reception import Reception, Register
+from p2pnode.space import Space
+from protocol.connection import Connection
+from protocol.handshake import LocalEnd, RemoteEnd, SessionSecret
+from protocol.limits import HANDSHAKE_SECONDS, Limits
+
+BACKOFF_SECONDS_MIN = 1.0
+BACKOFF_SECONDS_MAX = 300.0
+DIALS_MAX = 8
+LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is forgotten after this
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An address at which a member of a space may answer."""
+
+    space: Space
+    address: tuple[str, int]
+    by_hand: bool
+    next_try: float = 0.0
+    backoff: float = BACKOFF_SECONDS_MIN
+    expires: float = inf
+    static: bytes | None = None  # who answered there last
+    dialling: bool = False
+    failure: str | None = None
+    seen: float | None = None  # when somebody answered there last, UTC
+
+
+class Sync:
+    """The links of a node."""
+
+    def __init__(
+        self, exchange: Exchange, spaces: Mapping[bytes, Space], ambient: Ambient, limits: Limits, nursery: trio.Nursery
+    ) -> None:
+        self.register = Register(exchange)
+        self.candidates: dict[tuple[bytes, tuple[str, int]], Candidate] = {}
+        self._exchange = exchange
+        self._spaces = spaces
+        self._ambient = ambient
+        self._limits = limits
+        self._nursery = nursery
+        self._changed = trio.Event()
+        self._strangers: dict[Link, str] = {}  # links without a finished handshake and their address, oldest first
+        self._tried: deque[float] = deque()
+
+    # Dialling
+
+    def know(
+        self, space: Space, address: tuple[str, int], *, by_hand: bool, seconds: float = inf
+    ) -> Candidate:
+        """Adds an address, to be dialled at once."""
+        candidate = self.candidates.setdefault((space.id, address), Candidate(space, address, by_hand))
+        candidate.by_hand |= by_hand
+        candidate.expires = max(trio.current_time() + seconds, candidate.expires if candidate.by_hand else 0.0)
+        self.hurry()
+        return candidate
+
+    def hurry(self) -> None:
+        """Dials everything that is not connected now, whatever its backoff."""
+        for candidate in self.candidates.values():
+            candidate.next_try = 0.0
+            candidate.backoff = BACKOFF_SECONDS_MIN
+        self._changed.set()
+
+    async def compare_all(self) -> None:
+        """Asks every peer what it holds; what differs is reconciled."""
+        for session, _ in list(self.register.sessions.values()):
+            await session.compare()
+
+    async def run(self) -> None:
+        """Dials and compares until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._compare_now_and_then)
+            await self._dial_all()
+
+    async def _compare_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(DIGEST_INTERVAL_SECONDS * (0.75 + 0.5 * self._ambient.random()))
+            await self.compare_all()
+
+    async def _dial_all(self) -> None:
+        limiter = trio.CapacityLimiter(DIALS_MAX)
+        while True:
+            now = trio.current_time()
+            for key in [key for key, candidate in self.candidates.items() if candidate.expires < now]:
+                del self.candidates[key]
+            soonest = inf
+            for candidate in self.candidates.values():
+                if candidate.dialling or self.connected(candidate):
+                    continue
+                if candidate.next_try <= now:
+                    candidate.dialling = True
+                    self._nursery.start_soon(self._dial, candidate, limiter)
+                else:
+                    soonest = min(soonest, candidate.next_try)
+            with trio.move_on_at(soonest):
+                await self._changed.wait()
+            self._changed = trio.Event()
+
+    def connected(self, candidate: Candidate) -> bool:
+        """Whether the node that answered at this address last is connected."""
+        return candidate.static is not None and (candidate.space.id, candidate.static) in self.register.sessions
+
+    async def _dial(self, candidate: Candidate, limiter: trio.CapacityLimiter) -> None:
+        def met(remote: RemoteEnd) -> None:
+            candidate.static = remote.static
+            candidate.seen = self._ambient.now()
+            candidate.backoff = BACKOFF_SECONDS_MIN
+            candidate.failure = None
+
+        try:
+            async with limiter:
+                stream = await connect(candidate.address)
+            if stream is None:
+                candidate.failure = "unreachable"
+                return
+            reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
+            digest = await self._exchange.store.digest(candidate.space.no)
+            link = Link(stream, self.initiate(candidate.space.secret, candidate.space.local, digest), self._limits)
+            reception.attach(link, digest)
+            try:
+                await link.run(reception)
+            finally:
+                reception.over()
+            candidate.failure = link.reason
+            events.log("link.closed", reason=link.reason, side="initiator")
+        finally:
+            candidate.dialling = False
+            candidate.next_try = trio.current_time() + candidate.backoff * (0.5 + self._ambient.random())
+            candidate.backoff = min(candidate.backoff * 2, BACKOFF_SECONDS_MAX)
+            self._changed.set()
+
+    def initiate(self, secret: SessionSecret, local: LocalEnd, digest: bytes | None) -> Connection:
+        """A connection of ours under this secret."""
+        return Connection.initiate(
+            secret,
+            local,
+            digest,
+            entropy=self._ambient.entropy,
+            now=trio.current_time(),
+            wall=self._ambient.now(),
+            limits=self._limits,
+        )
+
+    # Listening
+
+    async def receive(self, stream: trio.SocketStream) -> None:
+        """Serves one incoming stream to its end."""
+        address = stream.socket.getpeername()[0]
+        if not self._admit(address):
+            return await trio.aclose_forcefully(stream)
+        link: Link
+
+        def met(_: RemoteEnd) -> None:
+            self._strangers.pop(link, None)
+
+        reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
+        connection = Connection.respond(
+            reception.secrets() if self._may_try() else (),
+            entropy=self._ambient.entropy,
+            now=trio.current_time(),
+            wall=self._ambient.now(),
+            limits=self._limits,
+        )
+        link = Link(stream, connection, self._limits)
+        reception.attach(link)
+        self._strangers[link] = address
+        try:
+            await link.run(reception)
+        finally:
+            self._strangers.pop(link, None)
+            reception.over()
+        events.log("link.closed", reason=link.reason, side="responder")
+
+    def _admit(self, address: str) -> bool:
+        """Makes room for one more stranger, the oldest first; False when its own address has too many."""
+        if not ip_address(address.split("%")[0]).is_loopback:
+            if Counter(self._strangers.values())[address] >= self._limits.strangers_per_address_max:
+                return False
+        if len(self._strangers) >= self._limits.strangers_max:
+            next(iter(self._strangers)).drop("crowded")
+        return len(self._strangers) + len(self.register.sessions) < self._limits.sessions_max
+
+    def _may_try(self) -> bool:
+        """Whether one more first message may be tried in this second."""
+        now = trio.current_time()
+        while self._tried and self._tried[0] <= now - 1:
+            self._tried.popleft()
+        if len(self._tried) >= self._limits.handshakes_per_second:
+            return False
+        self._tried.append(now)
+        return True
+
+
+async def connect(address: tuple[str, int]) -> trio.SocketStream | None:
+    """A TCP stream to an address, None when nobody answers there in time."""
+    with trio.move_on_after(HANDSHAKE_SECONDS), suppress(OSError):
+        return await trio.open_tcp_stream(*address)
+    return None
