@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from p2pnode import paths
+from p2pnode import display, paths
 from p2pnode.failures import CommandError, Exit
 from p2pnode.sentences import TABLE, say
 
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"p2pnode {words}",
             description=say(f"help.{key}"),
             epilog=say("help.example", example=say(f"example.{key}")),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_formatter,
             allow_abbrev=False,
             add_help=False,
         )
@@ -68,6 +68,11 @@ class Parser(argparse.ArgumentParser):
             else:
                 joined += [word, follower]
         return joined
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """As wide as the terminal. Left to itself argparse would import shutil to find that out, help or no help."""
+    return argparse.RawDescriptionHelpFormatter(prog, width=min(display.page_columns(), 120) - 2)
 
 
 def home(args: argparse.Namespace) -> str:

@@ -123,7 +123,10 @@ class Lan:
             self._known = known
             for site in self._sites.values():
                 site.up_since, site.asked = trio.current_time(), 0  # who was a stranger may be a member now
-        present = list(self._interfaces()) if known else []
+        try:
+            present = list(self._interfaces()) if known else []
+        except OSError:  # out of file descriptors: what is there stays
+            present = list(self._sites)
         async with trio.open_nursery() as nursery:
             for interface in [gone for gone in self._sites if gone not in present]:
                 nursery.start_soon(self._leave, interface)

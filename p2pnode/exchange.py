@@ -24,7 +24,7 @@ from protocol.connection import Connection, Differences, Event, SnapshotWanted
 from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.frontier import Bisection, LogState, State, item
-from protocol.limits import Limits
+from protocol.limits import SEQ_MAX, Limits
 from protocol.log import Run, Verdict, prove_untrusted
 from protocol.messages import (
     Decline,
@@ -145,8 +145,9 @@ class Session:
         self._turn = Turn.IDLE
         self._to_ask: deque[bytes] = deque()
         self._asked: set[bytes] = set()
-        self._serving: list[tuple[int, int, bytes, int]] = []  # heap of (class, order, key, from seq)
+        self._serving: list[tuple[int, int, bytes, int, int]] = []  # heap of (class, order, key, first and last seq)
         self._to_push: dict[bytes, int] = {}
+        self._pushes_lost = False
         self._live = digest == self.remote_digest
         self._compared = (digest, self.remote_digest)
         self._searches: dict[bytes, Bisection] = {}
@@ -243,9 +244,7 @@ class Session:
             case Probe():
                 self._probed(event)
             case Want(key, first, last):
-                size_max = self._exchange.limits.run_size_max
-                run = self._store.read_run(self.space.no, key, first, last - first + 1, size_max)
-                self.connection.send(RunMessage(run) if run is not None else Decline((key,)))
+                self._serve_later(key, first, last)
             case Totals(entries):
                 self.announced_entries += entries
             case Digest():
@@ -352,10 +351,10 @@ class Session:
     async def serve(self) -> bool:
         """Sends one more run; False when there is nothing to send now."""
         if self._serving:
-            log_class, order, key, seq = heapq.heappop(self._serving)
+            log_class, order, key, seq, last = heapq.heappop(self._serving)
             after = self._send_run(key, seq)
-            if after is not None:
-                heapq.heappush(self._serving, (log_class, order, key, after))
+            if after is not None and after <= last:
+                heapq.heappush(self._serving, (log_class, order, key, after, last))
                 return True
             evidence = self._store.fork_evidence(self.space.no, key)
             if evidence is not None:
@@ -363,6 +362,10 @@ class Session:
             self.connection.send(End((key,)))
             if not self._serving:
                 await self._finish_asking()
+            return True
+        if self._live and self._pushes_lost and not self._to_push:
+            self._pushes_lost = False
+            await self.compare()
             return True
         if self._live and self._to_push:
             key, seq = next(iter(self._to_push.items()))
@@ -373,11 +376,13 @@ class Session:
             return True
         return False
 
-    def _serve_later(self, key: bytes, seq: int) -> None:
-        """Queues a log from `seq` on: membership in the order it grew, then voices, then reports newest first."""
+    def _serve_later(self, key: bytes, seq: int, last: int = SEQ_MAX) -> None:
+        """Queues entries of a log: membership in the order it grew, then voices, then reports newest first."""
+        if len(self._serving) >= 2 * self._exchange.limits.asked_max:
+            raise RemoteProtocolError("asks for more than anybody may at once")
         lamport = self._store.lamport(self.space.no, key)
         order = lamport if key[0] == LogClass.MEMBERSHIP else -lamport
-        heapq.heappush(self._serving, (key[0], order, key, seq))
+        heapq.heappush(self._serving, (key[0], order, key, seq, last))
 
     def _send_run(self, key: bytes, seq: int) -> int | None:
         """Sends the log's next run from `seq` on; where to go on after it, None when that was all."""
@@ -389,6 +394,12 @@ class Session:
         return run.last_seq + 1 if run.last_seq < self._store.high(self.space.no, key) else None
 
     def push_later(self, key: bytes, seq: int) -> None:
-        """Entries of this log from `seq` on are new here; the peer may lack them."""
+        """Entries of this log from `seq` on are new here; the peer may lack them.
+
+        For a peer that falls far behind the list is dropped, and a comparison made up for it once it is back.
+        """
+        if len(self._to_push) >= self._exchange.limits.pushes_max and key not in self._to_push:
+            self._to_push.clear()
+            self._pushes_lost = True
         self._to_push[key] = min(seq, self._to_push.get(key, seq))
         self._wake()

@@ -18,7 +18,7 @@ from protocol.limits import Limits
 
 READ_SIZE = 256 * 1024
 EVENT_BATCHES_MAX = 8  # event lists between reading and handling
-CLOSE_SECONDS = 3
+GREEDY_TIMES = 2  # of what we would serve by ourselves may wait unsent: only who asks and does not read gets there
 
 
 class Conversation(Protocol):
@@ -98,6 +98,8 @@ class Link:
             except RemoteProtocolError:
                 return self.drop("refused")
             self.wake()
+            if self.connection.unsent_size > GREEDY_TIMES * self._limits.outgoing_bytes_max:
+                return self.drop("greedy")
             if self.connection.phase is Phase.ENDED and not self._closing:
                 self.close()
 

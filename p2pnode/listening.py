@@ -5,12 +5,11 @@ the internet can reach is not listened on by accident, and a scanner there finds
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from ipaddress import ip_address
 
-import ifaddr
 import trio
 
 from p2pnode.config import LAN_HOST, Address
+from p2pnode.interfaces import local_interfaces
 
 RESCAN_SECONDS = 5.0
 BACKLOG = 64
@@ -19,15 +18,8 @@ Receive = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 def lan_hosts() -> list[str]:
-    """The private IPv4 and IPv6 addresses of this machine, loopback and link-local ones left out."""
-    found = []
-    for adapter in ifaddr.get_adapters():
-        for ip in adapter.ips:
-            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
-            address = ip_address(text)
-            if address.is_private and not address.is_loopback and not address.is_link_local:
-                found.append(str(address))
-    return sorted(set(found))
+    """The address of each of this machine's networks that has neighbours; no tunnel, no modem."""
+    return [interface.host_text(interface.address.ip) for interface in local_interfaces()]
 
 
 class Listening:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from zeroconf import (  # type: ignore[attr-defined]  # public names that zeroco
     DNSAddress,
     DNSOutgoing,
     DNSQuestion,
+    DNSRecord,
     DNSService,
     DNSText,
     RecordUpdate,
@@ -39,6 +41,10 @@ SERVICE = "_p2pnode._tcp.local."
 _TEXT_LEAD = b"b="  # DNS-SD wants text as key=value
 _QUERY, _POINTER, _INTERNET = 0, 12, 1
 _DARWIN_BOUND_IF = {socket.AF_INET: (socket.IPPROTO_IP, 25), socket.AF_INET6: (socket.IPPROTO_IPV6, 125)}
+
+# zeroconf remembers 10,000 records and goes through many of them for each that comes: a flood of invented announcers
+# then costs 140 µs a packet. We need none of them; it needs its own few, to answer no question twice in a second.
+_CACHED_MAX = 256
 
 logging.getLogger("zeroconf").setLevel(logging.CRITICAL + 1)  # it writes down addresses and names
 
@@ -99,7 +105,7 @@ def _open(interface: Interface, hear: Hear) -> Zeroconf:
     opened.loop.call_soon_threadsafe(opened.loop.set_exception_handler, _unhandled)
     for reader in opened.engine.readers:
         _confine(reader.sock, interface)
-    opened.add_listener(_Ear(interface, hear), None)
+    opened.add_listener(_Ear(interface, hear, opened), None)
     return opened
 
 
@@ -115,14 +121,17 @@ def _confine(sock: socket.socket, interface: Interface) -> None:
 class _Ear(RecordUpdateListener):
     """Turns the records of one packet into sightings. Runs in zeroconf's loop and sees any bytes."""
 
-    def __init__(self, interface: Interface, hear: Hear) -> None:
+    def __init__(self, interface: Interface, hear: Hear, responder: Zeroconf) -> None:
         self._interface = interface
         self._hear = hear
+        self._cache = responder.cache
+        self._cached: deque[DNSRecord] = deque()
 
     def async_update_records(self, zc: Zeroconf, now: float, records: list[RecordUpdate]) -> None:
         services: list[DNSService] = []
         texts: dict[str, bytes] = {}
         addresses: dict[str, list[bytes]] = {}
+        self._cached.extend(update.new for update in records)
         for update in records:
             match update.new:
                 case DNSService() as service if service.key.endswith(f".{SERVICE}") and not service.is_expired(now):
@@ -143,7 +152,11 @@ class _Ear(RecordUpdateListener):
                 self._hear(service.key.removesuffix(f".{SERVICE}"), dialled, service.port, record[3:])
 
     def async_update_records_complete(self) -> None:
-        """Nothing waits for zeroconf's cache."""
+        """Now the cache holds the packet's records: the oldest make room."""
+        while len(self._cached) > _CACHED_MAX:
+            oldest = self._cached.popleft()
+            if self._cache.get(oldest) is not None:
+                self._cache.async_remove_records([oldest])
 
 
 def _unhandled(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

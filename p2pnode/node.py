@@ -1,22 +1,17 @@
-"""Node: the composition root. Opens everything, owns the nurseries, closes everything.
+"""Node: one member of its spaces, at work: founds and joins them, and does what follows from what it learns.
 
-    settings, key -> store -> spaces -> exchange, author -> sync, discovery, listening, control
-
-Nothing below knows the node; what it has to tell upwards it tells through the callbacks that are handed in here.
+What it stands on is handed in or made here; `daemon` opens it all and closes it again. Nothing below knows the node:
+what it has to tell upwards it tells through the callbacks that are handed in here.
 """
 
 import gc
-import signal
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 
 import trio
 
-from p2pnode import control, events, methods
-from p2pnode.ambient import Ambient, SystemAmbient
+from p2pnode import events
+from p2pnode.ambient import Ambient
 from p2pnode.author import Author, sign_run
 from p2pnode.config import Settings
 from p2pnode.discovery import Lan
@@ -26,7 +21,7 @@ from p2pnode.joining import Guest
 from p2pnode.link import Link
 from p2pnode.listening import Listening
 from p2pnode.space import Space
-from p2pnode.store import SpaceRow, Store
+from p2pnode.store import SpaceRow, Store, StoreError
 from p2pnode.sync import Sync, connect
 from protocol import invite, keys, membership
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
@@ -39,8 +34,8 @@ from protocol.noise import KeyPair
 
 LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is dialled for this long
 IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back to the system
-SWITCH_SECONDS = 0.0005  # the writer's thread hands the interpreter over at least this often
 GOODBYE_SECONDS = 1.0
+STORE_RETRY_SECONDS = 5.0  # a full disk: until somebody has made room
 JOIN_RETRY_SECONDS = 3.0
 
 
@@ -61,7 +56,7 @@ class Node:
         self.ambient = ambient
         self.limits = limits
         self.spaces: dict[bytes, Space] = {space.id: space for space in spaces}
-        self.exchange = Exchange(store, limits, on_members=self._members_changed)
+        self.exchange = Exchange(store, limits, on_members=self.members_changed)
         self.author = Author(store, ambient)
         self.sync = Sync(self.exchange, self.spaces, ambient, limits, nursery)
         self.listening = Listening(settings.listen, self.sync.receive, nursery)
@@ -189,7 +184,7 @@ class Node:
     def _index_later(self, news: News) -> None:
         self._to_index.set()
 
-    def _members_changed(self, space: Space) -> None:
+    def members_changed(self, space: Space) -> None:
         self._grants_due.add(space.id)
         self._members_moved.set()
         self._members_moved = trio.Event()
@@ -199,23 +194,35 @@ class Node:
         while True:
             while self._grants_due:
                 space = self.spaces.get(self._grants_due.pop())
-                run = await self.author.grant_due(space) if space is not None else None
-                if space is not None and run is not None:
-                    self.exchange.announce_run(space, run)
+                if space is not None:
+                    await self._grant_in(space)
             await self._members_moved.wait()
+
+    async def _grant_in(self, space: Space) -> None:
+        try:
+            run = await self.author.grant_due(space)
+        except StoreError as error:  # granted at the next change of members, or start
+            return events.log("store.failed", error=type(error).__name__)
+        if run is not None:
+            self.exchange.announce_run(space, run)
+        return None
 
     async def index(self) -> None:
         """Lists and indexes what was received, right behind its commit; then gives memory back."""
         while True:
-            while await self.store.index_some():
-                pass
-            with trio.move_on_after(IDLE_MEMORY_SECONDS):
-                await self._to_index.wait()
-                self._to_index = trio.Event()
+            try:
+                while await self.store.index_some():
+                    pass
+            except StoreError as error:
+                events.log("store.failed", error=type(error).__name__)
+                await trio.sleep(STORE_RETRY_SECONDS)
                 continue
-            gc.collect()
-            self.store.release_memory()
-            await self._to_index.wait()
+            with trio.move_on_after(IDLE_MEMORY_SECONDS) as idle:
+                await self._to_index.wait()
+            if idle.cancelled_caught:
+                gc.collect()
+                self.store.release_memory()
+                await self._to_index.wait()
             self._to_index = trio.Event()
 
     async def discover(self) -> None:
@@ -225,7 +232,7 @@ class Node:
             if space is not None:
                 self.sync.know(space, (found.host, found.port), by_hand=False, seconds=LAN_ADDRESS_SECONDS)
 
-    async def dial_known(self) -> None:
+    def dial_known(self) -> None:
         """Everything a person or an invitation ever told us to dial."""
         for space in self.spaces.values():
             for host, port in self.store.peers(space.no):
@@ -238,49 +245,3 @@ class Node:
                 link.close()
             while self.sync.register.sessions:
                 await trio.sleep(0.01)
-
-
-async def run(
-    settings: Settings,
-    master_key: bytes,
-    *,
-    ready: Callable[[], None],
-    ambient: Ambient | None = None,
-    limits: Limits | None = None,
-) -> None:
-    """Runs a daemon until SIGTERM, SIGINT or a `stop` call. `ready` is called once it answers."""
-    ambient = ambient or SystemAmbient()
-    sys.setswitchinterval(SWITCH_SECONDS)
-    events.start(str(settings.log) if settings.log is not None else None)
-    listener = control.open_listener(settings.socket)
-    store = Store.open(settings.store, master_key, create=True)
-    try:
-        rows = await store.load_spaces()
-        spaces = [await Space.load(store, row, ambient) for row in rows]
-        async with trio.open_nursery() as nursery:
-            node = Node(settings, store, spaces, ambient, limits or Limits(), nursery)
-            await node.listening.open()
-            await node.dial_known()
-            nursery.start_soon(_stop_on_signal, node)
-            for task in (node.index, node.grant, node.sync.run, node.listening.run, node.lan.run, node.discover):
-                nursery.start_soon(task)
-            nursery.start_soon(partial(control.serve, listener, *methods.of(node), note=events.log))
-            for space in spaces:
-                node._members_changed(space)
-            events.log("node.started", spaces=len(spaces))
-            ready()
-            await node.stopping.wait()
-            await node.goodbye()
-            nursery.cancel_scope.cancel()
-    finally:
-        with trio.CancelScope(shield=True):
-            await store.close()
-            with suppress(OSError):
-                settings.socket.unlink()
-            events.log("node.stopped")
-
-
-async def _stop_on_signal(node: Node) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            node.stopping.set()

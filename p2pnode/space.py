@@ -32,7 +32,9 @@ class Space:
         self.signing_key = signer_secret(row.author_seed)
         self._statements = {statement.id: statement for statement in statements}
         self._staged: dict[bytes, Statement] = {}
-        self.members: Members = self._fold()
+        self._governed = False  # statements other than claims are not folded yet
+        self._claimed = False  # some statement is not
+        self.members: Members = membership.fold(self.id, self._statements.values())
 
     @classmethod
     async def load(cls, store: Store, row: SpaceRow, ambient: Ambient) -> "Space":
@@ -68,23 +70,28 @@ class Space:
     # The gate: called by the store's writer, in this order, around one transaction
 
     def admits(self, run: Run) -> bool:
-        """Whether the run's author belongs to the space, the run's own statements included."""
+        """Whether the run's author belongs to the space; a founding or a claim may be what makes it so."""
+        author = run.log.author
         if run.log.log_class is not LogClass.MEMBERSHIP:
-            return self.members.admitted(run.log.author)
-        if self.members.admitted(run.log.author):
+            return self._now(claims=True).admitted(author)
+        if self._now(claims=False).admitted(author):
             return True
-        said = {statement.id: statement for statement in statements_of(self.id, [run])}
-        with_it = membership.fold(self.id, [*self._statements.values(), *self._staged.values(), *said.values()])
-        return with_it.admitted(run.log.author)
+        first = next((said for said in statements_of(self.id, [run]) if said.seq == 1), None)
+        if first is not None and membership.takes_first(self.members, first):
+            return True
+        return self._now(claims=True).admitted(author)
 
     def taken(self, run: Run) -> None:
         """The run is part of the transaction that is going on."""
         if run.log.log_class is LogClass.MEMBERSHIP:
-            self._staged.update((statement.id, statement) for statement in statements_of(self.id, [run]))
-            self.members = self._fold()
+            for statement in statements_of(self.id, [run]):
+                self._staged[statement.id] = statement
+                self._claimed = True
+                self._governed |= type(statement.body) is not Claim
 
     def committed(self) -> None:
         """What was taken is durable."""
+        self._now(claims=True)
         self._statements.update(self._staged)
         self._staged.clear()
 
@@ -92,10 +99,15 @@ class Space:
         """Nothing of what was taken is kept."""
         if self._staged:
             self._staged.clear()
-            self.members = self._fold()
+            self._claimed = True
+            self._now(claims=True)
 
-    def _fold(self) -> Members:
-        return membership.fold(self.id, [*self._statements.values(), *self._staged.values()])
+    def _now(self, *, claims: bool) -> Members:
+        """The members as of now. Claims wait for one fold together where only who may invite is asked."""
+        if self._governed or (claims and self._claimed):
+            self.members = membership.fold(self.id, [*self._statements.values(), *self._staged.values()])
+            self._governed = self._claimed = False
+        return self.members
 
 
 def statements_of(space: bytes, runs: Iterable[Run]) -> Iterable[Statement]:

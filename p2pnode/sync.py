@@ -20,6 +20,7 @@ from p2pnode.exchange import DIGEST_INTERVAL_SECONDS, Exchange
 from p2pnode.link import Link
 from p2pnode.reception import Reception, Register
 from p2pnode.space import Space
+from p2pnode.store import StoreError
 from protocol.connection import Connection
 from protocol.handshake import LocalEnd, RemoteEnd, SessionSecret
 from protocol.limits import HANDSHAKE_SECONDS, Limits
@@ -62,6 +63,7 @@ class Sync:
         self._changed = trio.Event()
         self._strangers: dict[Link, str] = {}  # links without a finished handshake and their address, oldest first
         self._tried: deque[float] = deque()
+        self._links = 0
 
     # Dialling
 
@@ -138,12 +140,8 @@ class Sync:
             digest = await self._exchange.store.digest(candidate.space.no)
             link = Link(stream, self.initiate(candidate.space.secret, candidate.space.local, digest), self._limits)
             reception.attach(link, digest)
-            try:
-                await link.run(reception)
-            finally:
-                reception.over()
+            await self._run(link, reception, side="initiator")
             candidate.failure = link.reason
-            events.log("link.closed", reason=link.reason, side="initiator")
         finally:
             candidate.dialling = False
             candidate.next_try = trio.current_time() + candidate.backoff * (0.5 + self._ambient.random())
@@ -186,11 +184,22 @@ class Sync:
         reception.attach(link)
         self._strangers[link] = address
         try:
-            await link.run(reception)
+            await self._run(link, reception, side="responder")
         finally:
             self._strangers.pop(link, None)
+
+    async def _run(self, link: Link, reception: Reception, *, side: str) -> None:
+        """One link from its first byte to its last. A store that cannot take more ends it, and nothing else."""
+        self._links += 1
+        try:
+            await link.run(reception)
+        except* StoreError as group:
+            link.reason = "store"
+            events.log("store.failed", error=type(group.exceptions[0]).__name__)
+        finally:
+            self._links -= 1
             reception.over()
-        events.log("link.closed", reason=link.reason, side="responder")
+            events.log("link.closed", reason=link.reason, side=side)
 
     def _admit(self, address: str) -> bool:
         """Makes room for one more stranger, the oldest first; False when its own address has too many."""
@@ -199,7 +208,7 @@ class Sync:
                 return False
         if len(self._strangers) >= self._limits.strangers_max:
             next(iter(self._strangers)).drop("crowded")
-        return len(self._strangers) + len(self.register.sessions) < self._limits.sessions_max
+        return self._links < self._limits.sessions_max
 
     def _may_try(self) -> bool:
         """Whether one more first message may be tried in this second."""

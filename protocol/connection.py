@@ -29,6 +29,7 @@ What may be said when is a table; what is missing from it is the peer's error:
     member  responder    -               yes        yes              yes  -        -       yes
     join    initiator    -               -          -                yes  -        yes     yes
     join    responder    -               -          -                -    yes      -       yes
+    rekey   both         -               -          -                -    -        -       yes
 
 Whoever does not know a secret of ours gets no byte: a responder that cannot open message 1, or is told to refuse it,
 reads and discards until a random deadline. After the handshake a broken rule raises RemoteProtocolError and the
@@ -138,23 +139,22 @@ class Phase(Enum):
     ENDED = "ended"  # the peer said CLOSE
 
 
-_ALWAYS = {Type.REKEY, Type.CLOSE}
-_TALK = _ALWAYS | {Type.RUN, Type.PAYLOADS, Type.RECONCILE} | set(range(Type.POSITION, Type.WANT + 1))
-_TALK |= {Type.TOTALS, Type.DIGEST}
-_MAY_SAY: dict[tuple[Mode, bool], set[int]] = {  # (mode, said by the initiator)
+_ALWAYS = frozenset({Type.REKEY, Type.CLOSE})
+_TALK = _ALWAYS | {kind for kind in Type if Type.RECONCILE <= kind <= Type.DIGEST}
+_MAY_SAY: dict[tuple[Mode, bool], frozenset[Type]] = {  # (mode, said by the initiator)
     (Mode.MEMBER, True): _TALK | {Type.RECONCILE_OPEN},
     (Mode.MEMBER, False): _TALK,
     (Mode.JOIN, True): _ALWAYS | {Type.RUN, Type.PAYLOADS, Type.JOINED},
     (Mode.JOIN, False): _ALWAYS | {Type.WELCOME},
+    (Mode.REKEY, True): _ALWAYS,  # its messages come with epochs
+    (Mode.REKEY, False): _ALWAYS,
 }
 
 
 class Connection:
     """One end of a session. Made by `initiate` or `respond`; every call may leave bytes in data_to_send."""
 
-    def __init__(
-        self, handshake: Initiator | Responder, limits: Limits, entropy: Entropy, deadline: float
-    ) -> None:
+    def __init__(self, handshake: Initiator | Responder, limits: Limits, entropy: Entropy, deadline: float) -> None:
         self.phase = Phase.HANDSHAKE
         self.deadline = deadline
         self.secret: SessionSecret | None = None

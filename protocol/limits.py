@@ -70,6 +70,7 @@ class Limits:
     run_entries_max: int = RUN_ENTRIES_MAX  # entries we put into one run (never more than RUN_ENTRIES_MAX)
     run_size_max: int = RUN_SIZE_MAX  # payload bytes we put into one run
     asked_max: int = 4096  # positions waiting for their answer, each way and session
+    pushes_max: int = 4096  # logs with news that one session may have waiting; beyond, it compares instead
     outgoing_bytes_max: int = 2 * 1024 * 1024  # encrypted bytes a session may have unsent before it stops serving
     reconcile_frame_max: int = 60_000  # bytes of one reconciliation message
     sessions_max: int = 256  # open links in all

@@ -100,10 +100,10 @@ def _serve(args: Namespace, settings: Settings) -> int:
     master_key = keystore.open(settings.key, secret)
     import trio
 
-    from p2pnode import node
+    from p2pnode import daemon
 
     try:
-        trio.run(partial(node.run, settings, master_key, ready=partial(_ready, args.detached)))
+        trio.run(partial(daemon.run, settings, master_key, ready=partial(_ready, args.detached)))
     except BaseExceptionGroup as group:
         raise _told(group) from None
     return Exit.DONE

@@ -53,7 +53,7 @@ class Reports:
         space = space_of(self._node.spaces, asked)
         once = _bytes(asked.maybe("once"), "once", ONCE_SIZE)
         filed, warnings = importing.report_of(asked.rest())
-        payload = report.encode(report.publishable(filed), self._node.ambient.entropy(PAYLOAD_SALT_SIZE))
+        payload = report.encode(filed, self._node.ambient.entropy(PAYLOAD_SALT_SIZE))
         node = self._node
         async with node.author.lock:
             if once is not None and (told := await node.store.once(once)) is not None:
@@ -79,7 +79,7 @@ class Reports:
             try:
                 line, mark, fields = record["line"], _bytes(record["mark"], "mark", MARK_SIZE), record["report"]
                 filed, _ = importing.report_of(fields)
-                payload = report.encode(report.publishable(filed), node.ambient.entropy(PAYLOAD_SALT_SIZE))
+                payload = report.encode(filed, node.ambient.entropy(PAYLOAD_SALT_SIZE))
             except InputRefused as error:
                 refused.append({"line": line, "reason": error.reason, "field": error.field})
                 continue

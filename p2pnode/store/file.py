@@ -19,7 +19,7 @@ PAGE_SIZE: Final = 4096
 APPLICATION_ID: Final = 0x70327031  # "p2p1"
 WRITER_CACHE_KIB: Final = 8192  # a batch of runs touches many leaves of the index over log keys
 READER_CACHE_KIB: Final = 2048
-WAL_PAGES: Final = 1000  # from this size on the writer moves the WAL into the file after a commit
+WAL_PAGES: Final = 2000  # from this size on the writer moves the WAL into the file after a commit
 
 _MAGIC = b"SQLite format 3\0"
 # Bytes 16 to 23 of the file are not encrypted: page size, WAL both ways, 32 bytes of each page for nonce and tag.

@@ -1,8 +1,8 @@
 """Listing: reading the board. The filters and the order of `protocol.board`, said in SQL.
 
 The newest-first index is walked until enough rows pass; a filter that few rows pass, and a search for a rare word, do
-not walk it to the end but read the table in order, or start from the word. What a person typed never reaches a query as syntax: it is
-cut into words by the same tokenizer that cut the reports, and each word is quoted.
+not walk it to the end but read the table in order, or start from the word. What a person typed never reaches a query
+as syntax: it is cut into words by the same tokenizer that cut the reports, and each word is quoted.
 """
 
 import json

@@ -15,7 +15,8 @@ from typing import Any, Self
 import apsw
 import trio
 
-from p2pnode.store import check, forks, heads, listing, peers, reports, runs, spaces
+from p2pnode.store import check, forks, heads, peers, reports, runs, spaces
+from p2pnode.store.board import Board
 from p2pnode.store.database import Database, snapshot
 from p2pnode.store.errors import StoreDamaged
 from p2pnode.store.fingerprint import Fingerprint, read_buckets
@@ -23,16 +24,12 @@ from p2pnode.store.heads import HeldLog
 from p2pnode.store.intake import Gate, Outcome, take_runs
 from p2pnode.store.peers import Once
 from p2pnode.store.spaces import Counters, SpaceRow
-from protocol.board import Filter, Listed
 from protocol.entry import LogIdentity
 from protocol.errors import LocalProtocolError
 from protocol.frontier import LogState
 from protocol.limits import RUN_ENTRIES_MAX
 from protocol.log import Head, Run, Verdict
 from protocol.membership import Use
-
-INDEX_ROWS = 2048  # judged at once beside the writer: some 60 ms, 2 MB
-LOAD_ROWS = 256  # reports read in one go of a long list
 
 
 class Store:
@@ -41,13 +38,16 @@ class Store:
     def __init__(self, database: Database, *, on_error: Callable[[str], None]) -> None:
         self.write = database.write  # for what this class has no word for
         self.query = database.query
+        self._board = board = Board(database)
+        self.index_some = board.index_some
+        self.list_reports = board.list_reports
+        self.search = board.search
+        self.find = board.find
         self._database = database
         self._peek = database.peek
         self._on_error = on_error
-        self._indexing = trio.Lock()
         self._digesting = trio.Lock()
         self._fingerprints: dict[int, Fingerprint] = {}
-        self._fills = 0  # how often payloads came later; belongs to the writer's thread
 
     @classmethod
     def open(
@@ -109,7 +109,7 @@ class Store:
         def job(db: apsw.Connection) -> list[Outcome]:
             taken = take_runs(db, space_no, batch, gate)
             if taken.filled:
-                self._fills += 1
+                self._board.fills += 1
                 reports.enter(db, reports.read_named(db, taken.unlisted))
             also(db, taken.outcomes)
             return taken.outcomes
@@ -230,65 +230,6 @@ class Store:
         if space_no not in self._fingerprints:
             self._fingerprints[space_no] = Fingerprint(self._peek(lambda db: heads.space_id(db, space_no)))
         return self._fingerprints[space_no]
-
-    # The board
-
-    async def index_some(self, limit: int = 64 * INDEX_ROWS) -> int:
-        """Lists and makes searchable up to `limit` entries that wait for it; returns how many still wait.
-
-        Payloads are judged beside the writer, which takes a batch as one transaction but gives way between slices.
-        """
-        async with self._indexing:
-            fills = self._fills
-            rows = await self._read_pending(0, limit)
-            while rows:
-                limit -= len(rows)
-                entering = self._database.order(partial(self._enter, rows, fills), durable=False)
-                try:
-                    ahead = await self._read_pending(rows[-1].entry, limit)
-                finally:
-                    done = await entering.wait()
-                while 0 < done < len(rows):
-                    rows = rows[done:]
-                    done = await self.write(partial(self._enter, rows, fills), durable=False)
-                if not done:
-                    break
-                rows = ahead
-        return sum(self.counters(row.no).pending for row in self._peek(spaces.spaces))
-
-    async def _read_pending(self, after: int, limit: int) -> list[reports.Row]:
-        if limit <= 0:
-            return []
-        return await self.query(lambda db: reports.read_pending(db, after, min(limit, INDEX_ROWS)))
-
-    def _enter(self, rows: Sequence[reports.Row], fills: int, db: apsw.Connection) -> int:
-        if fills != self._fills:
-            return 0  # a payload that was absent when these rows were read may be here now
-        return reports.write_pending(db, rows, lambda: self._database.someone_waits)
-
-    async def list_reports(
-        self, wanted: Filter, *, limit: int, now_s: int, offset: int = 0, space_no: int | None = None
-    ) -> list[Listed]:
-        """The reports that pass, in the order of the board, of one space or all; limit 0 is no limit."""
-        return await self._load(
-            await self.query(lambda db: listing.find_numbers(db, wanted, now_s, limit, offset, space_no))
-        )
-
-    async def search(self, words: str, *, limit: int, now_s: int, space_no: int | None = None) -> list[Listed]:
-        """The reports that hold all of these words, in the order of the board. Raises InputRefused for too many."""
-        return await self._load(
-            await self.query(lambda db: listing.search_numbers(db, words, now_s, limit, space_no))
-        )
-
-    async def find(self, prefix: str) -> list[Listed]:
-        """The reports whose id begins with these hex digits: none, the one, or two of too many."""
-        return await self._load(await self.query(lambda db: listing.find_prefix(db, prefix)))
-
-    async def _load(self, numbers: Sequence[int]) -> list[Listed]:
-        listed: list[Listed] = []
-        for at in range(0, len(numbers), LOAD_ROWS):
-            listed += await self.query(partial(listing.load, numbers=numbers[at : at + LOAD_ROWS]))
-        return listed
 
     # Spaces
 

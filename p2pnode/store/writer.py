@@ -54,6 +54,7 @@ class Writer:
         self._on_error = on_error
         self._durable: bool | None = None
         self._wal_pages = 0
+        self._tidy_from = WAL_PAGES
         self._urgent: deque[_Order] = deque()
         self._ordinary: deque[_Order] = deque()
         self._closing = False
@@ -113,8 +114,11 @@ class Writer:
             result = Result(self._transact(order.job, order.durable))
         except BaseException as error:  # whoever asked for the job gets it; the thread lives on
             result = Result(error=error)
-        if order.settled is not None:
-            order.settled(result.error is None)
+        try:
+            if order.settled is not None:
+                order.settled(result.error is None)
+        except BaseException as error:
+            result = Result(error=error)
         order.done(result)
         self._tidy()
 
@@ -136,16 +140,17 @@ class Writer:
         return value
 
     def _tidy(self) -> None:
-        """Moves the WAL into the file when it has grown."""
-        if self._wal_pages < WAL_PAGES:
+        """Moves the WAL into the file when it has grown; somebody who waits goes first, up to four times the size."""
+        if self._wal_pages < self._tidy_from * (4 if self.waiting else 1):
             return
-        # A reader in the middle of an old snapshot holds the WAL back; past four times the size it is waited for.
-        mode = apsw.SQLITE_CHECKPOINT_RESTART if self._wal_pages > 4 * WAL_PAGES else apsw.SQLITE_CHECKPOINT_PASSIVE
         try:
             with translated():
-                self._connection.wal_checkpoint(mode=mode)
-        except StoreError as error:  # the commit itself stands; the WAL keeps it until a later attempt
-            self._on_error(f"store.checkpoint error={type(error).__name__}")
+                frames, moved = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except StoreError as error:  # the commits stand: the WAL keeps them until it works
+            self._on_error(f"store.checkpoint_failed error={type(error).__name__}")
+            frames, moved = 1, 0
+        # What a reader of an older snapshot held back is tried again a little later, not after every commit.
+        self._tidy_from = WAL_PAGES if moved >= frames else self._wal_pages + WAL_PAGES
 
     def _count_wal(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._wal_pages = pages

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from p2pnode import config, hardening, homelock, keystore, node, paths
+from p2pnode import config, daemon, hardening, homelock, keystore, paths
 from protocol.limits import RUN_ENTRIES_MAX, Limits
 
 
@@ -31,15 +31,15 @@ def main() -> None:
     held = homelock.take(args.home)
     master_key = keystore.open(settings.key, None)
     limits = Limits(run_entries_max=args.run_entries_max)
-    daemon = partial(trio.run, partial(node.run, settings, master_key, ready=lambda: None, limits=limits))
+    work = partial(trio.run, partial(daemon.run, settings, master_key, ready=lambda: None, limits=limits))
     if args.profile is None:
-        daemon()
+        work()
     else:
-        _profiled(daemon, args.profile)
+        _profiled(work, args.profile)
     os.close(held)
 
 
-def _profiled(daemon: "partial[None]", target: Path) -> None:
+def _profiled(work: "partial[None]", target: Path) -> None:
     """Runs it, and writes the profile of the event loop, of the store's thread and of all worker threads."""
     profiles: list[tuple[str, cProfile.Profile]] = []
     plain = threading.Thread.run
@@ -50,7 +50,7 @@ def _profiled(daemon: "partial[None]", target: Path) -> None:
 
     threading.Thread.run = run  # type: ignore[method-assign]
     with _profile(profiles, "loop"):
-        daemon()
+        work()
     target.mkdir(exist_ok=True)
     for number, (name, profile) in enumerate(profiles):
         profile.snapshot_stats()  # of a worker thread that is still there too

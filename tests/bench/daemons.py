@@ -13,7 +13,7 @@ from typing import Any, Self
 from p2pnode import client, keystore, paths
 from p2pnode.failures import CommandError
 from p2pnode.store import Counters
-from p2pnode.store.database import open_reader
+from p2pnode.store.file import open_reader
 from p2pnode.store.spaces import counters
 
 ROOT = Path(__file__).resolve().parents[2]  # the checkout that is measured
@@ -45,7 +45,9 @@ def copied(home: Path, name: str) -> Path:
     return target
 
 
-def wait_until(what: str, condition: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, step: float = 0.02) -> Any:
+def wait_until(
+    what: str, condition: Callable[[], Any], *, seconds: float = PATIENCE_SECONDS, step: float = 0.02
+) -> Any:
     """The condition's first true value. Raises BenchFailed when it takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
-from itertools import batched
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import trio
-
 from daemons import BenchFailed, Daemon, command, copied, equal, wait_until
+
 from p2pnode import config, keystore, paths
 from p2pnode.ambient import SystemAmbient
 from p2pnode.author import sign_run
@@ -36,12 +36,14 @@ DAY_SECONDS = 24 * 3600
 MONTH_SECONDS = 30 * DAY_SECONDS
 TEXT_LETTERS = 320  # with title, place and the rest a payload of about 500 bytes
 
+T = TypeVar("T")
+
 _AMBIENT = SystemAmbient()
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many report entries in how many logs. Unless `sign_each`, as importing signs them: checkpoints and last ones."""
+    """How many reports in how many logs. Unless `sign_each`, they are signed as an import is: checkpoints and ends."""
 
     entries: int
     logs: int
@@ -78,7 +80,6 @@ def make_pair(root: Path) -> Pair:
         command(home, "init", "--no-passphrase")
     seeds = _inside(full, _found)
     with Daemon(full) as host, Daemon(empty) as guest:
-        host.ask("space.list")
         invitation = host.ask("invite.create")["invite"]
         guest.ask("join", invite=invitation)
         wait_until("the pair to be equal", lambda: equal(host, guest))
@@ -95,7 +96,7 @@ def change(pair: Pair) -> Pair:
     return _inside(pair.full, partial(_change, pair=pair))
 
 
-def _inside[T](home: Path, job: Callable[[Node], Awaitable[T]]) -> T:
+def _inside(home: Path, job: Callable[[Node], Awaitable[T]]) -> T:
     """What a job does with the node of a home that is not running."""
 
     async def main() -> T:
@@ -142,7 +143,8 @@ async def _fill(node: Node, pair: Pair, shape: Shape) -> Pair:
         log = LogIdentity(space.id, keys.signer_public(seed), _AMBIENT.entropy(LOG_ID_SIZE), LogClass.REPORT)
         tip = Tip(seed, log, 0, None, lamport)
         count = shape.entries // shape.logs
-        for part in batched([next(payloads) for _ in range(count)], RUN_ENTRIES_MAX):
+        for first in range(0, count, RUN_ENTRIES_MAX):
+            part = [next(payloads) for _ in range(min(count - first, RUN_ENTRIES_MAX))]
             run = _next_run(space, tip, Kind.REPORT, part)
             if shape.sign_each:
                 run = _signed_throughout(run, seed)

@@ -13,11 +13,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 import apsw
+from table import Row
 
-from p2pnode.store.database import open_writer
+from p2pnode.store.file import open_writer
 from protocol import keys
 from protocol.limits import CHECKPOINT_INTERVAL
-from table import Row
 
 SECONDS = 0.4  # of each measurement
 ROWS = 50_000

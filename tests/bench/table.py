@@ -69,7 +69,7 @@ def lines(sections: Sequence[tuple[str, Sequence[Row]]]) -> list[str]:
     widths = [max(len(line[at]) for line in cells) for at in range(len(HEAD))]
 
     def line(parts: Sequence[str]) -> str:
-        set_out = (part.rjust(wide) if at in RIGHT else part.ljust(wide) for at, (part, wide) in enumerate(zip(parts, widths)))
+        set_out = [part.rjust(widths[at]) if at in RIGHT else part.ljust(widths[at]) for at, part in enumerate(parts)]
         return "  " + "  ".join(set_out).rstrip()
 
     text = [line(HEAD)]

@@ -77,15 +77,21 @@ class World:
     def __init__(self, mode: str = "listen", interfaces: Sequence[Interface] = (ETH,)) -> None:
         self.interfaces = list(interfaces)
         self.keys = [(SPACE, KEY)]
+        self.blind = False
         self.responders: list[MemoryResponder] = []
         self.lan = Lan(
             mode,
             PORT,
             lambda: self.keys,
             Ambient(),
-            interfaces=lambda: list(self.interfaces),
+            interfaces=self._look,
             open_responder=self._open,
         )
+
+    def _look(self) -> list[Interface]:
+        if self.blind:
+            raise OSError
+        return list(self.interfaces)
 
     async def _open(self, interface: Interface, hear: Hear) -> MemoryResponder:
         self.responders.append(MemoryResponder(interface, hear))
@@ -231,6 +237,16 @@ async def test_a_lost_interface_is_tried_again_and_the_others_go_on(autojump_clo
     }
     assert said == {ETH: [0, 1], WIFI: [1]}
     assert lost.closed
+
+
+async def test_when_interfaces_cannot_be_listed_what_is_there_stays(autojump_clock: trio.testing.MockClock) -> None:
+    world = World("announce")
+    async with world.running():
+        world.blind = True
+        await trio.sleep(60)
+        assert world.first.announcing
+
+    assert len(world.responders) == 1
 
 
 async def test_flapping_a_hundred_times_leaves_one_responder(autojump_clock: trio.testing.MockClock) -> None:

@@ -329,7 +329,7 @@ def test_any_damage_to_a_file_is_a_refusal(junk: bytes, position: int, overwrite
     ):
         damaged = data[:at] + junk + data[at + len(junk) * overwrite :]
         try:
-            for item in reader(io.BytesIO(damaged)):  # type: ignore[operator]
+            for item in reader(io.BytesIO(damaged)):
                 assert isinstance(item, Record | Refused)
         except InputRefused:
             pass

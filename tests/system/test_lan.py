@@ -28,7 +28,7 @@ QUERY = b"\0\0\0\0\0\1\0\0\0\0\0\0\x08_p2pnode\x04_tcp\x05local\0\0\x0c\0\1"
 # One daemon's discovery. Prints what it finds as [seconds since start, host, port]; "sync" on stdin announces for a
 # second, the end of stdin ends it. Its last line is [peak memory in kB, seconds that leaving took].
 NODE = """
-import json, resource, sys, time, trio
+import json, sys, time, trio
 from p2pnode import discovery
 from p2pnode.ambient import SystemAmbient
 mode, port, key = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
@@ -52,7 +52,9 @@ async def main():
         nursery.cancel_scope.cancel()
         leaving = time.monotonic()
     assert mode != "off" or not {"zeroconf", "ifaddr"} & set(sys.modules)
-    say(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic() - leaving)
+    # Not getrusage: its peak is inherited from the process that started this one.
+    (peak,) = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    say(peak, time.monotonic() - leaving)
 trio.run(main)
 """
 
@@ -185,21 +187,19 @@ def test_a_member_finds_the_announcer_and_a_stranger_sees_random_bytes(machines:
 
 def test_sync_announces_for_its_time_and_says_goodbye(machines: list[Namespace]) -> None:
     n1, n2, _ = machines
+    member, announcer = Node(n2, "listen"), Node(n1, "listen")
+    assert member.finds(1) is None
     with n1.capture() as frames:
-        member, announcer = Node(n2, "listen"), Node(n1, "listen")
-        assert member.finds(1) is None
         announcer.sync()
         assert member.finds(5) == ("10.77.0.1", 4001)
         time.sleep(2)
-        member.leave()
-        before_leaving = time.monotonic()
-        announcer.leave()
-        assert time.monotonic() - before_leaving < 3
+    announcer.leave()
+    member.leave()
 
     answers = [frame.udp_payload for frame in frames if frame.outgoing and frame.udp_payload[2:3] == b"\x84"]
-    assert answers, "it announced"
-    lifetime = QUERY[12:]
-    assert answers[-1][12 + len(lifetime) :][:4] == bytes(4), "the last announcement is a goodbye"
+    lifetime = slice(len(QUERY), len(QUERY) + 4)  # the first record answers the query: same name, type and class
+    assert answers[0][lifetime] == (4500).to_bytes(4, "big")
+    assert answers[-1][lifetime] == bytes(4), "a goodbye, while the process goes on"
 
 
 def test_off_sends_not_one_packet_at_start_change_or_stop() -> None:
@@ -272,7 +272,7 @@ def test_among_ten_thousand_invented_announcers_a_second_the_real_one_is_found(m
         announcer.leave()
         peak, leaving = member.leave()
 
-    assert peak < 100_000, "kB"
+    assert peak < 55_000, "kB"
     assert leaving < 3.5
 
 

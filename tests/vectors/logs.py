@@ -236,7 +236,7 @@ def broken_columns():
         ("no prev at seq 5", changed(log, prev=None)),
         ("count 0", changed(log, count=0, signatures=[])),
         ("count 1,025", changed(log, count=1025)),
-        ("count over the payloads'", changed(log, count=4, signatures=[3, last])),
+        ("count below the payloads'", changed(log, count=2, signatures=[1, last])),
         ("lamports fewer than entries", changed(log, lamports=[5, 1])),
         ("lamport stands still", changed(log, lamports=[5, 0, 1])),
         ("lamport falls", changed(log, lamports=[5, 1, -1])),

@@ -1,0 +1,449 @@
+"""Vectors: the code against files made by another implementation, and the specification's numbers against the code."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol import (
+    beacon,
+    board,
+    connection,
+    entry,
+    frontier,
+    handshake,
+    invite,
+    keys,
+    limits,
+    membership,
+    messages,
+    reconcile,
+    records,
+    report,
+)
+from protocol.entry import Header, LogClass, LogIdentity
+from protocol.errors import InputRefused, RemoteProtocolError
+from protocol.frontier import LogState, State
+from protocol.handshake import Finished, Initiator, LocalEnd, Mode, Opened, Responder, SessionSecret
+from protocol.log import Run, prove_untrusted
+from protocol.messages import RunMessage, RunReader, Type
+from protocol.noise import CipherState, KeyPair
+from protocol.records import RecordReader, RecordWriter
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+SPECIFICATION = Path(keys.__file__).parent / "README.md"
+FILES = ("entry", "run", "handshake", "record", "digest", "message", "payload", "invitation", "beacon")
+
+
+def load(name: str) -> Any:
+    return json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def unhex(value: str | None) -> bytes | None:
+    return None if value is None else bytes.fromhex(value)
+
+
+def named(cases: list[dict[str, Any]]) -> Any:
+    """Cases with their name or reason as the id of the test."""
+    return pytest.mark.parametrize("case", cases, ids=[case.get("name") or case.get("reason") for case in cases])
+
+
+ENTRY, RUN, HANDSHAKE, RECORD, DIGEST, MESSAGE, PAYLOAD, INVITATION, BEACON = map(load, FILES)
+
+
+# Where they come from
+
+
+def test_the_files_are_what_the_naive_implementation_writes(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, str(VECTORS / "make.py"), str(tmp_path)], check=True)
+    assert {f"{name}.json" for name in FILES} == {path.name for path in tmp_path.iterdir()}
+    for path in tmp_path.iterdir():
+        assert (VECTORS / path.name).read_text(encoding="utf-8") == path.read_text(encoding="utf-8"), path.name
+
+
+def test_the_naive_implementation_stands_on_its_own() -> None:
+    local = {path.stem for path in VECTORS.glob("*.py")}
+    imported = set()
+    for path in VECTORS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    assert imported - local == {"base64", "hashlib", "hmac", "json", "nacl", "pathlib", "sys"}
+
+
+# Entries
+
+
+def header_of(case: dict[str, Any]) -> Header:
+    log = LogIdentity(unhex(case["space"]), bytes.fromhex(case["author"]), bytes.fromhex(case["log_id"]), case["class"])
+    return Header(
+        log,
+        case["seq"],
+        unhex(case["prev"]),
+        case["lamport"],
+        case["time"],
+        case["kind"],
+        len(case["payload"]) // 2,
+        bytes.fromhex(case["payload_hash"]),
+        tuple(map(bytes.fromhex, case["refs"])),
+    )
+
+
+@named(ENTRY["valid"])
+def test_an_entry_has_the_bytes_that_the_specification_gives_it(case: dict[str, Any]) -> None:
+    raw, header, secret = bytes.fromhex(case["header"]), header_of(case), keys.signer_secret(unhex(case["author_seed"]))
+    assert raw == header.encode()
+    assert header == entry.decode_header_untrusted(raw)
+    assert case["payload_hash"] == entry.payload_hash(bytes.fromhex(case["payload"])).hex()
+    id = entry.entry_id(raw)
+    assert case["id"] == id.hex()
+    assert case["log_key"] == entry.log_key(header.log.space or id, header.log).hex()
+    assert case["signature"] == keys.sign(secret, keys.SIGN_ENTRY, id).hex()
+    assert keys.verified(header.log.author, keys.SIGN_ENTRY, id, bytes.fromhex(case["signature"]))
+
+
+@named(ENTRY["invalid"])
+def test_a_header_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        entry.decode_header_untrusted(bytes.fromhex(case["header"]))
+
+
+@named(ENTRY["invalid_signatures"])
+def test_a_signature_that_breaks_a_rule_does_not_hold(case: dict[str, Any]) -> None:
+    author, id, signature = (bytes.fromhex(case[name]) for name in ("author", "id", "signature"))
+    assert not keys.verified(author, keys.SIGN_ENTRY, id, signature)
+
+
+# Runs
+
+
+def read_run(case: dict[str, Any]) -> Run:
+    reader = None
+    for content in case["frames"]:
+        for kind, body in messages.split_untrusted(bytes.fromhex(content)):
+            if reader is None:
+                assert kind is Type.RUN
+                reader = RunReader(bytes.fromhex(case["space"]), body)
+            else:
+                assert kind is Type.PAYLOADS
+                reader.receive_untrusted(body)
+    assert reader is not None
+    assert reader.run is not None
+    return reader.run
+
+
+@named(RUN["valid"])
+def test_a_run_is_read_as_the_specification_says(case: dict[str, Any]) -> None:
+    run = prove_untrusted(read_run(case))
+    assert case["ids"] == [id.hex() for id in run.ids]
+    assert case["ids"] == [entry.entry_id(bytes.fromhex(header)).hex() for header in case["headers"]]
+    assert case["payloads"] == [payload if payload is None else payload.hex() for payload in run.payloads]
+    assert (case["log_key"], case["first_seq"]) == (run.key.hex(), run.first_seq)
+    assert (case["author"], case["log_id"], case["class"]) == (
+        run.log.author.hex(),
+        run.log.log_id.hex(),
+        run.log.log_class,
+    )
+    for index, header in enumerate(case["headers"]):
+        decoded = entry.decode_header_untrusted(bytes.fromhex(header))
+        assert (decoded.prev, decoded.refs) == (run.prev_of(index), run.refs.get(index, ()))
+
+
+@named([case for case in RUN["valid"] if case["our_frames"]])
+def test_a_run_is_written_as_the_specification_says(case: dict[str, Any]) -> None:
+    assert case["frames"] == [frame.hex() for frame in messages.encode(RunMessage(read_run(case)))]
+
+
+@named([case for case in RUN["invalid"] if case["at"] == "columns"])
+def test_a_run_whose_columns_break_a_rule_is_refused(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        read_run(case)
+
+
+@named([case for case in RUN["invalid"] if case["at"] == "signature"])
+def test_a_run_whose_signatures_do_not_hold_is_refused(case: dict[str, Any]) -> None:
+    run = read_run(case)
+    with pytest.raises(RemoteProtocolError):
+        prove_untrusted(run)
+
+
+# Handshakes
+
+
+def drawing(*draws: bytes) -> Any:
+    """The bytes of the vector, in the order in which the code asks for them; it must not ask for others."""
+    waiting = deque(draws)
+
+    def entropy(size: int) -> bytes:
+        drawn = waiting.popleft()
+        assert size == len(drawn)
+        return drawn
+
+    return entropy
+
+
+def fill_of(case: dict[str, Any], number: int) -> tuple[bytes, bytes]:
+    """What is drawn for a message: the size of its fill beyond the body's, then the fill."""
+    fill = bytes.fromhex(case["fills"][number])
+    body_size = len(case["payloads"][number]) // 2 - 2 - len(fill)
+    least = 52 - body_size if number else 0
+    return (len(fill) - least).to_bytes(2, "big"), fill
+
+
+def secret_of(case: dict[str, Any]) -> SessionSecret:
+    return SessionSecret(bytes.fromhex(case["space"]), Mode(case["mode"]), bytes.fromhex(case["secret"]))
+
+
+def local_of(case: dict[str, Any], end: str) -> tuple[LocalEnd, KeyPair, bytes | None]:
+    held = case[end]
+    local = LocalEnd(KeyPair.from_secret(bytes.fromhex(held["static_secret"])), bytes.fromhex(held["start_nonce"]))
+    return local, KeyPair.from_secret(bytes.fromhex(held["ephemeral_secret"])), unhex(held["digest"])
+
+
+def initiator_of(case: dict[str, Any]) -> Initiator:
+    local, ephemeral, digest = local_of(case, "initiator")
+    draws = drawing(bytes.fromhex(case["salt"]), *fill_of(case, 0), *fill_of(case, 2))
+    return Initiator(secret_of(case), local, ephemeral, digest, draws, case["time_s"])
+
+
+def responder_of(case: dict[str, Any]) -> Responder:
+    return Responder([secret_of(case)], drawing(*fill_of(case, 1)), case["time_s"])
+
+
+@named(HANDSHAKE["valid"])
+def test_both_ends_of_a_handshake_write_what_the_specification_says(case: dict[str, Any]) -> None:
+    first, second, third = map(bytes.fromhex, case["messages"])
+    initiator, responder = initiator_of(case), responder_of(case)
+    assert first == initiator.start()
+    opened = responder.receive(first)
+    assert opened == Opened(secret_of(case), bytes.fromhex(case["replay_tag"]), case["week"])
+    assert second == responder.accept(*local_of(case, "responder"))
+    ours = initiator.receive(second)
+    assert isinstance(ours, Finished)
+    assert third == ours.outgoing
+    theirs = responder.receive(third)
+    assert isinstance(theirs, Finished)
+    for finished, met in ((ours, "responder"), (theirs, "initiator")):
+        remote, expected = finished.remote, case[met]
+        assert expected["static_public"] == remote.static.hex()
+        assert (expected["start_nonce"], unhex(expected["digest"])) == (remote.start_nonce.hex(), remote.digest)
+        assert case["handshake_hash"] == finished.transport.handshake_hash.hex()
+    record = RecordWriter(ours.transport.send, 0.0).write(b"hello")
+    assert case["first_records"] == [record.hex(), RecordWriter(theirs.transport.send, 0.0).write(b"hello").hex()]
+    assert [b"hello"] == list(RecordReader(theirs.transport.receive).receive(record))
+
+
+@named(HANDSHAKE["valid"])
+def test_the_derived_keys_of_a_handshake_are_the_specifications(case: dict[str, Any]) -> None:
+    secret = secret_of(case)
+    assert case["prologue"] == secret.prologue.hex()
+    assert case["psk"] == keys.derive(secret.secret, b"p2pnode psk 1").hex()
+    for direction, record in zip(("initiator", "responder"), case["first_records"], strict=True):
+        cipher = CipherState(bytes.fromhex(case[f"{direction}_sends_key"]))
+        assert RecordWriter(cipher, 0.0).write(b"hello").hex() == record
+
+
+@named([case for case in HANDSHAKE["invalid"] if case["message"] == 1])
+def test_a_first_message_that_breaks_a_rule_draws_no_byte(case: dict[str, Any]) -> None:
+    responder = responder_of(HANDSHAKE["valid"][0])
+    with pytest.raises(RemoteProtocolError):
+        for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX)):  # some wait for more at first
+            if isinstance(responder.receive(data), Opened):
+                responder.accept(*local_of(HANDSHAKE["valid"][0], "responder"))
+
+
+@named([case for case in HANDSHAKE["invalid"] if case["message"] == 2])
+def test_a_second_message_that_breaks_a_rule_draws_no_third(case: dict[str, Any]) -> None:
+    initiator = initiator_of(HANDSHAKE["valid"][0])
+    initiator.start()
+    with pytest.raises(RemoteProtocolError):
+        for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX)):
+            initiator.receive(data)
+
+
+@named([case for case in HANDSHAKE["invalid"] if case["message"] == 3])
+def test_a_third_message_that_breaks_a_rule_gives_no_session(case: dict[str, Any]) -> None:
+    valid = HANDSHAKE["valid"][0]
+    responder = responder_of(valid)
+    responder.receive(bytes.fromhex(valid["messages"][0]))
+    responder.accept(*local_of(valid, "responder"))
+    with pytest.raises(RemoteProtocolError):
+        responder.receive(bytes.fromhex(case["bytes"]))
+
+
+# Records
+
+
+def test_records_have_the_bytes_that_the_specification_gives_them() -> None:
+    key = bytes.fromhex(RECORD["key"])
+    writer, reader = RecordWriter(CipherState(key), 0.0), RecordReader(CipherState(key))
+    for case in RECORD["valid"]:
+        content, record = bytes.fromhex(case["content"]), bytes.fromhex(case["record"])
+        assert record == writer.write(content)
+        assert [content] == list(reader.receive(record))
+    writer.rekey(0.0)
+    reader.rekey()
+    after = RECORD["after_rekey"]
+    assert after["record"] == writer.write(bytes.fromhex(after["content"])).hex()
+    assert [bytes.fromhex(after["content"])] == list(reader.receive(bytes.fromhex(after["record"])))
+
+
+def test_bodies_have_the_sizes_that_the_specification_gives_them() -> None:
+    assert RECORD["sizes"] == [[size, records.body_size(size)] for size, _ in RECORD["sizes"]]
+
+
+@named(RECORD["invalid"])
+def test_a_stream_that_breaks_a_rule_of_records_is_refused(case: dict[str, Any]) -> None:
+    reader = RecordReader(CipherState(bytes.fromhex(RECORD["key"])))
+    with pytest.raises(RemoteProtocolError):
+        list(reader.receive(bytes.fromhex(case["stream"])))
+
+
+# Frontiers
+
+
+def state_of(fields: list[Any]) -> LogState:
+    key, high, newest, state = fields
+    return LogState(bytes.fromhex(key), high, unhex(newest), State(state))
+
+
+def buckets_of(states: list[LogState]) -> Iterator[bytes]:
+    for number in range(frontier.BUCKETS):
+        yield frontier.bucket_digest(state for state in states if frontier.bucket_of(state.key) == number)
+
+
+def test_log_keys_are_the_specifications() -> None:
+    space = bytes.fromhex(DIGEST["space"])
+    for case in DIGEST["logs"]:
+        author, log_id = bytes.fromhex(case["author"]), bytes.fromhex(case["log_id"])
+        log = LogIdentity(None if case["founding"] else space, author, log_id, LogClass(case["class"]))
+        assert case["key"] == entry.log_key(space, log).hex()
+
+
+@named(DIGEST["valid"])
+def test_the_digest_of_a_frontier_is_the_specifications(case: dict[str, Any]) -> None:
+    states = [state_of(fields) for fields in case["states"]]
+    buckets = list(buckets_of(states))
+    assert case["buckets"] == {n: buckets[int(n)].hex() for n in case["buckets"]}
+    empty = {digest.hex() for n, digest in enumerate(buckets) if str(n) not in case["buckets"]}
+    assert {DIGEST["empty_bucket"]} == empty
+    assert case["digest"] == frontier.digest(bytes.fromhex(DIGEST["space"]), buckets).hex()
+
+
+def test_frontiers_that_differ_have_digests_that_differ() -> None:
+    assert len(DIGEST["valid"]) == len({case["digest"] for case in DIGEST["valid"]})
+
+
+def test_items_are_the_specifications() -> None:
+    session = bytes.fromhex(DIGEST["session_key"])
+    for case in DIGEST["items"]:
+        assert case["item"] == frontier.item(session, state_of(case["state"])).hex()
+
+
+@named(DIGEST["invalid"])
+def test_a_position_that_no_log_can_have_is_refused(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_untrusted(Type.POSITION, bytes.fromhex(case["position"]))
+
+
+# Messages, payloads, invitations, beacons
+
+
+@named(MESSAGE["valid"])
+def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str, Any]) -> None:
+    frame = bytes.fromhex(case["frame"])
+    ((kind, body),) = messages.split_untrusted(frame)
+    assert case["name"].partition(",")[0] == kind.name
+    assert [frame] == messages.encode(messages.decode_untrusted(kind, body))
+
+
+@named(MESSAGE["invalid"])
+def test_a_frame_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        for kind, body in messages.split_untrusted(bytes.fromhex(case["content"])):
+            messages.decode_untrusted(kind, body)
+
+
+def decode_payload(case: dict[str, Any]) -> Any:
+    payload = bytes.fromhex(case["payload"])
+    if case["kind"] == entry.Kind.REPORT:
+        return report.decode_untrusted(payload)
+    return membership.decode_untrusted(case["kind"], payload)
+
+
+@named(PAYLOAD["valid"])
+def test_a_payload_is_read_and_written_as_the_specification_says(case: dict[str, Any]) -> None:
+    space, author, payload = (bytes.fromhex(value) for value in (PAYLOAD["space"], PAYLOAD["author"], case["payload"]))
+    body = decode_payload(case)
+    match body:
+        case membership.Invite():
+            assert membership.check_invite(space, author, body)
+        case membership.Claim():
+            assert membership.check_claim(space, author, body)
+        case _:
+            pass
+    if "later version" not in case["name"]:
+        encode = report.encode if case["kind"] == entry.Kind.REPORT else membership.encode
+        assert case["payload"] == encode(body, payload[: limits.PAYLOAD_SALT_SIZE]).hex()
+
+
+def test_proofs_of_invites_and_claims_are_the_specifications() -> None:
+    space, author, seed = (bytes.fromhex(PAYLOAD[name]) for name in ("space", "author", "admission_seed"))
+    found = {case["name"]: decode_payload(case) for case in PAYLOAD["valid"]}
+    made = membership.claim(space, author, seed, "Ñandú")
+    assert made == found["claim"]
+    shown = found["invite"]
+    assert shown == membership.invite(space, author, seed, shown.role, shown.expires_s, shown.join_secret)
+
+
+@named(PAYLOAD["invalid"])
+def test_a_payload_that_breaks_its_schema_is_void(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_payload(case)
+
+
+@pytest.mark.parametrize("case", INVITATION["valid"], ids=["shortest", "with addresses"])
+def test_an_invitation_is_read_and_written_as_the_specification_says(case: dict[str, Any]) -> None:
+    invitation = invite.Invitation(
+        bytes.fromhex(INVITATION["space"]),
+        bytes.fromhex(INVITATION["join_secret"]),
+        bytes.fromhex(INVITATION["admission_seed"]),
+        INVITATION["expires_s"],
+        tuple(map(invite.parse_address, case["addresses"])),
+        tuple(invite.Relay(invite.parse_address(address), bytes.fromhex(key)) for address, key in case["relays"]),
+    )
+    assert invitation == invite.decode(case["text"])
+    assert case["text"] == invite.encode(invitation)
+
+
+@named(INVITATION["invalid"])
+def test_an_invitation_that_breaks_a_rule_is_refused_with_its_reason(case: dict[str, Any]) -> None:
+    with pytest.raises(InputRefused) as refused:
+        invite.decode(case["text"])
+    assert (refused.value.field, refused.value.reason) == ("invite", case["slug"])
+
+
+def test_a_beacon_is_made_and_recognised_as_the_specification_says() -> None:
+    record, lan_keys = bytes.fromhex(BEACON["record"]), list(map(bytes.fromhex, BEACON["keys"]))
+    instance, port, hour = BEACON["instance"], BEACON["port"], BEACON["hour"]
+    draws = drawing(*map(bytes.fromhex, BEACON["random"]))
+    assert record == beacon.make(lan_keys, instance, port, hour, draws)
+    spaces = [(bytes([n]) * 32, key) for n, key in enumerate(lan_keys)]
+    expected = {(space, bytes.fromhex(tag)) for (space, _), tag in zip(spaces, BEACON["slots"], strict=True)}
+    for near in (hour - 1, hour, hour + 1):
+        found = beacon.recognise(record, instance, port, near, spaces)
+        assert expected == {(one.space, one.tag) for one in found}
+    for other in ((instance, port, hour + 2), (instance, port + 1, hour), (instance + "x", port, hour)):
+        assert not beacon.recognise(record, *other, spaces)
+    for case in BEACON["key_of_epoch"]:
+        assert case["key"] == keys.derive(bytes.fromhex(case["epoch_secret"]), b"p2pnode lan 1").hex()
