@@ -32,13 +32,16 @@ class Conversation(Protocol):
 
 
 class Link:
-    """Pumps until one side ends it; `reason` then says why, in one stable word."""
+    """Pumps until one side ends it; `reason` then says why, in one stable word. It is not read before `begin`."""
 
-    def __init__(self, stream: trio.abc.Stream, connection: Connection, limits: Limits) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, connection: Connection, limits: Limits, *, begin: float = float("-inf")
+    ) -> None:
         self.connection = connection
         self.reason = "open"
         self._stream = stream
         self._limits = limits
+        self._begin = begin
         self._awake = trio.Event()
         self._scope = trio.CancelScope()
         self._closing = False
@@ -64,6 +67,7 @@ class Link:
         send, receive = trio.open_memory_channel[Sequence[Event]](EVENT_BATCHES_MAX)
         try:
             with self._scope:
+                await trio.sleep_until(self._begin)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._read, send)
                     nursery.start_soon(self._write, conversation)

@@ -37,6 +37,7 @@ IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back
 GOODBYE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 5.0  # a full disk: until somebody has made room
 JOIN_RETRY_SECONDS = 3.0
+REFUSALS_MAX = 2  # a claim that was not taken: once may be a cut line, twice is somebody who was faster
 
 
 class Node:
@@ -123,20 +124,24 @@ class Node:
         """
         known = self.spaces.get(invitation.space)
         if known is not None:
-            return known
+            return await self._settle(known, invitation)
         if self.ambient.now() >= invitation.expires_s:
             raise CommandError(Exit.REFUSED, "join.expired")
         if not invitation.addresses:
             raise CommandError(Exit.REFUSED, "join.no_address")
         seed, claim = await self._claim(invitation, membership.tidy_name(pen_name))
+        refusals = 0
         while True:
             told("join.dialling")
             for address in invitation.addresses:
-                space = await self._join_at((address.host, address.port), invitation, seed, claim)
+                space, otherwise = await self._join_at((address.host, address.port), invitation, seed, claim)
                 if space is not None:
                     told("join.waiting")
                     return await self._settle(space, invitation)
-            told("join.unanswered")
+                refusals += otherwise == "join.refused"
+                if refusals == REFUSALS_MAX:
+                    raise CommandError(Exit.REFUSED, "join.taken")
+                told(otherwise)
             await trio.sleep(JOIN_RETRY_SECONDS)
 
     async def _settle(self, space: Space, invitation: Invitation) -> Space:
@@ -146,6 +151,9 @@ class Node:
             self.sync.know(space, (address.host, address.port), by_hand=True)
         while not space.members.admitted(space.author):
             await self._members_moved.wait()
+        founding = space.members.founding
+        if founding is None or founding.epoch_hash not in map(membership.epoch_hash, space.epochs):
+            raise CommandError(Exit.FAILED, "join.wrong_secret")
         return space
 
     async def _claim(self, invitation: Invitation, pen_name: str) -> tuple[bytes, Run]:
@@ -160,10 +168,13 @@ class Node:
             await self.store.keep_joining(admission, seed)
         return seed, run
 
-    async def _join_at(self, address: tuple[str, int], invitation: Invitation, seed: bytes, claim: Run) -> Space | None:
+    async def _join_at(
+        self, address: tuple[str, int], invitation: Invitation, seed: bytes, claim: Run
+    ) -> tuple[Space | None, str]:
+        """The space, or what to tell instead."""
         stream = await connect(address)
         if stream is None:
-            return None
+            return None, "join.unanswered"
         static = self.ambient.entropy(32)
         local = LocalEnd(KeyPair.from_secret(static), self.ambient.entropy(16))
         secret = SessionSecret(invitation.space, Mode.JOIN, invitation.join_secret)
@@ -177,7 +188,9 @@ class Node:
             joined.append(await self._enter(row))
 
         await link.run(Guest(link.connection, claim, welcome, link.close))
-        return joined[0] if joined else None
+        if joined:
+            return joined[0], ""
+        return None, "join.silent" if link.connection.remote is None else "join.refused"
 
     # What follows from a commit
 

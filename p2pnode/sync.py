@@ -5,7 +5,7 @@ it answers; between tries the wait doubles from one second to five minutes, with
 step. An address whose node is connected already, by whatever way, is left alone.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Sync:
         self._nursery = nursery
         self._changed = trio.Event()
         self._strangers: dict[Link, str] = {}  # links without a finished handshake and their address, oldest first
-        self._tried: deque[float] = deque()
+        self._last_turn = -inf
         self._links = 0
 
     # Dialling
@@ -174,13 +174,13 @@ class Sync:
 
         reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
         connection = Connection.respond(
-            reception.secrets() if self._may_try() else (),
+            reception.secrets(),
             entropy=self._ambient.entropy,
             now=trio.current_time(),
             wall=self._ambient.now(),
             limits=self._limits,
         )
-        link = Link(stream, connection, self._limits)
+        link = Link(stream, connection, self._limits, begin=self._turn())
         reception.attach(link)
         self._strangers[link] = address
         try:
@@ -207,18 +207,17 @@ class Sync:
             if Counter(self._strangers.values())[address] >= self._limits.strangers_per_address_max:
                 return False
         if len(self._strangers) >= self._limits.strangers_max:
-            next(iter(self._strangers)).drop("crowded")
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.drop("crowded")
         return self._links < self._limits.sessions_max
 
-    def _may_try(self) -> bool:
-        """Whether one more first message may be tried in this second."""
-        now = trio.current_time()
-        while self._tried and self._tried[0] <= now - 1:
-            self._tried.popleft()
-        if len(self._tried) >= self._limits.handshakes_per_second:
-            return False
-        self._tried.append(now)
-        return True
+    def _turn(self) -> float:
+        """When the next first message may be tried: so many a second. Who comes with a crowd waits, and is heard."""
+        rate, now = self._limits.handshakes_per_second, trio.current_time()
+        latest = now + self._limits.strangers_max / rate  # more than these are never waiting
+        self._last_turn = max(now - 1, min(self._last_turn + 1 / rate, latest))
+        return self._last_turn
 
 
 async def connect(address: tuple[str, int]) -> trio.SocketStream | None:

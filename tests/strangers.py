@@ -6,6 +6,7 @@ anything     a value of any shape, also of shapes that no valid encoding has
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,30 +73,34 @@ def wounded(draw: st.DrawFn, valid: list[bytes]) -> bytes:
 
 @st.composite
 def reshaped(draw: st.DrawFn, valid: list[bytes]) -> Any:
-    """The value of a valid encoding with up to two of its parts replaced, added or left out."""
-    value = cbor.decode_untrusted(draw(st.sampled_from(valid)), 2**20)
+    """The value of a valid encoding with up to two of its parts, at any depth, replaced, doubled or left out."""
+    value = cbor.decode_untrusted(valid[draw(st.integers(0, len(valid) - 1))], 2**20)
     for _ in range(draw(st.integers(0, 2))):
-        value = _reshape(draw, value)
+        paths = list(_paths(value))
+        path = paths[draw(st.integers(0, len(paths) - 1))]
+        change = draw(st.sampled_from(["replace", "replace", "replace", "double", "drop"]))
+        value = _changed(value, path, change, draw(anything))
     return value
 
 
-def _reshape(draw: st.DrawFn, value: Any) -> Any:
-    if not isinstance(value, (list, dict)) or not value or draw(st.integers(0, 4)) == 0:
-        return draw(anything)
-    change = draw(st.sampled_from(["inner", "inner", "inner", "add", "drop"]))
-    if isinstance(value, list):
-        at = draw(st.integers(0, len(value) - 1))
-        middle = {"inner": lambda: [_reshape(draw, value[at])], "add": lambda: [value[at]] * 2, "drop": list}[change]()
-        return [*value[:at], *middle, *value[at + 1 :]]
-    at = draw(st.sampled_from(sorted(value, key=str)))
-    rest = {key: item for key, item in value.items() if key != at}
-    match change:
-        case "inner":
-            return rest | {at: _reshape(draw, value[at])}
-        case "add":
-            return value | {draw(words): draw(anything)}
-        case _:
-            return rest
+def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to every part of a value, itself first."""
+    yield ()
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for at, part in parts:
+        yield from ((at, *path) for path in _paths(part))
+
+
+def _changed(value: Any, path: tuple[Any, ...], change: str, other: Any) -> Any:
+    if not path:
+        return other
+    at, *rest = path
+    if rest or change == "replace":
+        part = _changed(value[at], tuple(rest), change, other)
+        return value | {at: part} if isinstance(value, dict) else [*value[:at], part, *value[at + 1 :]]
+    if isinstance(value, dict):
+        return {key: part for key, part in value.items() if key != at} | ({at + "x": other} if change == "double" else {})
+    return [*value[:at], *([value[at]] * 2 if change == "double" else []), *value[at + 1 :]]
 
 
 def bytes_like(valid: list[bytes]) -> st.SearchStrategy[bytes]:

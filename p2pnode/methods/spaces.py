@@ -54,7 +54,8 @@ class Spaces:
         given = [invite.parse_address(text) for text in asked.list("address") if type(text) is str]
         seconds = parse_duration(asked.text("expires", INVITE_EXPIRES), "expires")
         asked.done()
-        listening = [invite.parse_address(str(address)) for address in self._node.listening.addresses]
+        own = [str(address) for address in self._node.listening.addresses]
+        listening = [invite.parse_address(text) for text in own if "%" not in text]  # a scope means nothing elsewhere
         addresses = given or listening
         if not addresses:
             raise CommandError(Exit.FAILED, "invite.no_address")

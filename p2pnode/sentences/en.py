@@ -146,9 +146,14 @@ TABLE: dict[str, str] = {
     "join.dialling": "Looking for a member at the addresses of the invitation.",
     "join.waiting": "A member answered. Fetching the space.",
     "join.unanswered": "Nobody answered yet. Trying again.",
+    "join.silent": "Somebody is there who does not take the invitation: used, expired, or not known there yet. "
+    "Trying again.",
+    "join.refused": "A member answered and did not let us in. Trying again.",
+    "join.taken": "somebody else has claimed this invitation. Tell whoever invited you, and ask for a new one.",
     "join.expired": "the invitation has expired: ask for a new one.",
     "join.no_address": "the invitation names no address to dial: ask for a new one.",
     "join.timeout": "nobody let us in. Is the inviter's node running and reachable? The invitation can be tried again.",
+    "join.wrong_secret": "the member who let us in handed over secrets that are not the founder's. Ask for a new invitation from somebody else.",
     "join.done": "You are in {name} ({id}).",
     "pen.adjectives": "amber autumn brave bright calm clear coral crystal distant early emerald gentle golden green "
     "hidden high "

@@ -1,12 +1,12 @@
 """What can be wrong with a store, in words that decide what a person has to do.
 
-    StoreError
-    ├── StoreRefused   the file cannot be opened as a store; it was left as it is. `reason` says why:
-    │                  missing, empty, unencrypted, foreign, newer, library
-    ├── StoreLocked    it looks like a store, but this key does not open it (or its first page is damaged)
-    ├── StoreFull      no space left on the disk: nothing was written, reading goes on
-    ├── StoreDamaged   a page does not authenticate: what it held is gone, the rest is readable
-    └── StoreFailed    the machine refused to read or write; nothing was acknowledged
+StoreError
+├── StoreRefused   the file cannot be opened as a store; it was left as it is. `reason` says why:
+│                  missing, empty, unencrypted, foreign, newer, library
+├── StoreLocked    it looks like a store, but this key does not open it (or its first page is damaged)
+├── StoreFull      no space left on the disk: nothing was written, reading goes on
+├── StoreDamaged   a page does not authenticate: what it held is gone, the rest is readable
+└── StoreFailed    the machine refused to read or write; nothing was acknowledged
 """
 
 from collections.abc import Iterator

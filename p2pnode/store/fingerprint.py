@@ -4,43 +4,62 @@ Buckets are marked after COMMIT and taken off the list before they are read: a c
 mark behind and is counted the next time.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 
 import apsw
+import trio
 
-from p2pnode.store.heads import bucket_states, log_states
+from p2pnode.store.database import Database
+from p2pnode.store.heads import bucket_states, log_states, space_id
 from protocol.frontier import BUCKETS, LogState, bucket_digest, bucket_of, digest
 
 SCAN_FROM = 64  # that many buckets are read faster in one pass over all logs
 
 
 @dataclass(slots=True)
-class Fingerprint:
-    """Of one space; lives as long as the process."""
-
+class _Fingerprint:
     space: bytes
     buckets: list[bytes] = field(default_factory=lambda: [b""] * BUCKETS)
     stale: set[int] = field(default_factory=lambda: set(range(BUCKETS)))
 
-    def mark(self, keys: Iterable[bytes]) -> None:
+
+class Fingerprints:
+    """Those of all spaces; nothing of them outlives the process."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: dict[int, _Fingerprint] = {}
+        self._one_at_a_time = trio.Lock()
+
+    def space_id(self, space_no: int) -> bytes:
+        """The id of a space, read once."""
+        return self._of(space_no).space
+
+    def mark(self, space_no: int, keys: Iterable[bytes]) -> None:
         """These logs have changed."""
-        self.stale.update(map(bucket_of, keys))
+        self._of(space_no).stale.update(map(bucket_of, keys))
 
-    def take(self) -> set[int]:
-        """The buckets to read again; they count as read from here on."""
-        taken, self.stale = self.stale, set()
-        return taken
+    async def digest(self, space_no: int) -> bytes:
+        """D of the space: what has changed since the last call is hashed, nothing else."""
+        async with self._one_at_a_time:
+            fingerprint = self._of(space_no)
+            if stale := fingerprint.stale:
+                fingerprint.stale = set()
+                try:
+                    digests = await self._database.query(lambda db: read_buckets(db, space_no, stale))
+                except BaseException:
+                    fingerprint.stale |= stale
+                    raise
+                for bucket, value in digests.items():
+                    fingerprint.buckets[bucket] = value
+            return digest(fingerprint.space, fingerprint.buckets)
 
-    def put(self, digests: Mapping[int, bytes]) -> None:
-        """What was read of them."""
-        for bucket, value in digests.items():
-            self.buckets[bucket] = value
-
-    def digest(self) -> bytes:
-        """D, as of the buckets put in last."""
-        return digest(self.space, self.buckets)
+    def _of(self, space_no: int) -> _Fingerprint:
+        if space_no not in self._known:
+            self._known[space_no] = _Fingerprint(self._database.peek(lambda db: space_id(db, space_no)))
+        return self._known[space_no]
 
 
 def read_buckets(db: apsw.Connection, space_no: int, wanted: Iterable[int]) -> dict[int, bytes]:

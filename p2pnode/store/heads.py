@@ -15,6 +15,7 @@ from protocol.limits import LOG_ID_SIZE, LOG_KEY_SIZE
 from protocol.log import Head
 
 SEQ_BITS = 32  # entry.no = log.no << 32 | seq
+SEQ_MASK = (1 << SEQ_BITS) - 1
 NOTHING = Head(0, None, 0)
 
 

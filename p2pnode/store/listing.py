@@ -63,9 +63,7 @@ def find_numbers(
     return _newest(db, _SWEEP, where, now_s, limit, offset)
 
 
-def search_numbers(
-    db: apsw.Connection, words: str, now_s: int, limit: int, space_no: int | None
-) -> list[int]:
+def search_numbers(db: apsw.Connection, words: str, now_s: int, limit: int, space_no: int | None) -> list[int]:
     """The same for the reports that hold all these words; one that ends in `*` stands for all that begin like it.
 
     Raises InputRefused for too many words. No word at all finds nothing.
@@ -116,9 +114,7 @@ WHERE e.payload IS NOT NULL
 """
 
 
-def _newest(
-    db: apsw.Connection, source: str, where: _Where, now_s: int, limit: int, offset: int
-) -> list[int]:
+def _newest(db: apsw.Connection, source: str, where: _Where, now_s: int, limit: int, offset: int) -> list[int]:
     """Newest first; what is dated more than a day ahead comes after everything else."""
     wanted = limit + offset if limit else -1
     found: list[int] = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from p2pnode.store.heads import SEQ_BITS
+from p2pnode.store.heads import SEQ_BITS, SEQ_MASK
 from p2pnode.store.statements import Columns, one
 from protocol.entry import ID_SIZE, Kind, LogClass
 from protocol.errors import RemoteProtocolError
@@ -20,7 +20,6 @@ from protocol.log import Run
 from protocol.report import Report, decode_untrusted
 
 SLICE = 256  # rows of one statement: a few milliseconds
-_SEQ_MASK = (1 << SEQ_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,7 @@ class Row:
     report: Report | None
 
 
-def judged(
-    entry: int, space_no: int, id: bytes, lamport: int, time: int, kind: int, payload: bytes | None
-) -> Row:
+def judged(entry: int, space_no: int, id: bytes, lamport: int, time: int, kind: int, payload: bytes | None) -> Row:
     """The row of an entry, its payload judged."""
     report = None
     if kind == Kind.REPORT and payload is not None:
@@ -59,17 +56,23 @@ SELECT json_group_array(json_array(no, space, lamport, time, kind, coalesce(leng
        CAST(group_concat(id, '') AS BLOB), CAST(group_concat(payload, '') AS BLOB)
 FROM (%s)
 """
-_PENDING = _SELECT % """
+_PENDING = (
+    _SELECT
+    % """
     SELECT e.no, l.space, e.lamport, e.time, e.kind, e.payload, e.id
     FROM log AS l INDEXED BY log_pending CROSS JOIN entry AS e
       ON e.no BETWEEN max((l.no << 32) + l.indexed, ?1) + 1 AND (l.no << 32) + l.high
     WHERE l.indexed < l.high AND l.no >= ?1 >> 32
     ORDER BY l.no, e.no LIMIT ?2
 """
-_NAMED = _SELECT % """
+)
+_NAMED = (
+    _SELECT
+    % """
     SELECT e.no, l.space, e.lamport, e.time, e.kind, e.payload, e.id
     FROM json_each(?1) AS n CROSS JOIN entry AS e ON e.no = n.value JOIN log AS l ON l.no = e.no >> 32
 """
+)
 
 
 def read_pending(db: apsw.Connection, after: int, limit: int) -> list[Row]:
@@ -116,7 +119,7 @@ def _move_marks(db: apsw.Connection, rows: Sequence[Row]) -> None:
     upto: dict[int, int] = {}
     counts: dict[int, int] = {}
     for row in rows:
-        upto[row.entry >> SEQ_BITS] = row.entry & _SEQ_MASK
+        upto[row.entry >> SEQ_BITS] = row.entry & SEQ_MASK
         counts[row.space_no] = counts.get(row.space_no, 0) + 1
     db.execute(
         "UPDATE log SET indexed = n.value ->> 1 FROM json_each(?) AS n WHERE log.no = n.value ->> 0",

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import apsw
 
-from p2pnode.store.heads import HeldLog, id_at
+from p2pnode.store.heads import SEQ_BITS, SEQ_MASK, HeldLog, id_at
 from p2pnode.store.statements import one, rows
 from protocol.entry import ID_SIZE, LogClass, LogIdentity
 from protocol.keys import SIGNATURE_SIZE
@@ -36,9 +36,7 @@ FROM entry WHERE no BETWEEN ? AND ?
 _SIZES = "SELECT json_group_array(iif(payload IS NULL, 0, size)) FROM entry WHERE no BETWEEN ? AND ?"
 
 
-def read_run(
-    db: apsw.Connection, space: bytes, held: HeldLog, first: int, entries_max: int, size_max: int
-) -> Reading:
+def read_run(db: apsw.Connection, space: bytes, held: HeldLog, first: int, entries_max: int, size_max: int) -> Reading:
     """The entries from `first` on, as far as the furthest signed one within the bounds; no run where there is none."""
     last = min(held.head.high, first + entries_max - 1)
     if not 1 <= first <= last:
@@ -104,6 +102,29 @@ def set_aside(db: apsw.Connection, space_no: int, row: int) -> None:
     if db.changes():
         db.execute("UPDATE entry SET payload = NULL WHERE no = ?", (row,))
         db.execute("UPDATE space SET missing = missing + 1 WHERE no = ?", (space_no,))
+
+
+def wanted(db: apsw.Connection, space_no: int, limit: int) -> list[tuple[bytes, int, int]]:
+    """(log key, first seq, last seq) of up to `limit` stretches in which payloads are missing.
+
+    Each ends at a signed entry, so that a peer can answer with a run.
+    """
+    found: list[tuple[bytes, int, int]] = []
+    log_no = upto = 0
+    for no, key, signed in rows(db, _WANTED, space_no, limit):
+        if no > upto or no >> SEQ_BITS != log_no:
+            log_no, upto = no >> SEQ_BITS, signed or no
+            found.append((key, no & SEQ_MASK, upto & SEQ_MASK))
+    return found
+
+
+_WANTED = """
+SELECT lack.no, log.key, (
+    SELECT min(e.no) FROM entry AS e
+    WHERE e.no BETWEEN lack.no AND (log.no << 32) + log.high AND e.signature IS NOT NULL
+)
+FROM lack JOIN log ON log.no = lack.no >> 32 WHERE log.space = ? ORDER BY lack.no LIMIT ?
+"""
 
 
 def read_all(db: apsw.Connection, space: bytes, held: HeldLog) -> Iterator[Reading]:

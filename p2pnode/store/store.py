@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import apsw
-import trio
 
 from p2pnode.store import check, forks, heads, peers, reports, runs, spaces
 from p2pnode.store.board import Board
 from p2pnode.store.database import Database, snapshot
 from p2pnode.store.errors import StoreDamaged
-from p2pnode.store.fingerprint import Fingerprint, read_buckets
+from p2pnode.store.fingerprint import Fingerprints
 from p2pnode.store.heads import HeldLog
 from p2pnode.store.intake import Gate, Outcome, take_runs
 from p2pnode.store.peers import Once
@@ -46,8 +45,7 @@ class Store:
         self._database = database
         self._peek = database.peek
         self._on_error = on_error
-        self._digesting = trio.Lock()
-        self._fingerprints: dict[int, Fingerprint] = {}
+        self._fingerprints = Fingerprints(database)
 
     @classmethod
     def open(
@@ -118,8 +116,7 @@ class Store:
             gate.committed() if committed else gate.rolled_back()
 
         outcomes = await self.write(job, durable=durable, urgent=durable, settled=settled)
-        if space_no in self._fingerprints:
-            self._fingerprints[space_no].mark(outcome.key for outcome in outcomes if outcome.news)
+        self._fingerprints.mark(space_no, (outcome.key for outcome in outcomes if outcome.news))
         return outcomes
 
     # Entries out
@@ -129,7 +126,7 @@ class Store:
 
         Damaged entries are never part of it: they are set aside, and count as missing until a peer sends them again.
         """
-        space = self._space_id(space_no)
+        space = self._fingerprints.space_id(space_no)
         entries_max = min(entries_max, RUN_ENTRIES_MAX)
         try:
             held = self._held(space_no, key)
@@ -148,12 +145,16 @@ class Store:
         """Everything held of the space's membership logs."""
         return await self.query(lambda db: list(runs.membership_runs(db, space_no, heads.space_id(db, space_no))))
 
+    def wanted(self, space_no: int, limit: int) -> list[tuple[bytes, int, int]]:
+        """(log key, first seq, last seq) of stretches in which payloads are missing, each ending at a signed entry."""
+        return self._peek(lambda db: runs.wanted(db, space_no, limit))
+
     def fork_evidence(self, space_no: int, key: bytes) -> Run | None:
         """The branch of a forked log that is not held, without payloads: sent behind our own it proves the fork."""
         held = self._held(space_no, key)
         if held is None:
             return None
-        return self._peek(lambda db: forks.other_branch(db, held.no, self._space_id(space_no)))
+        return self._peek(lambda db: forks.other_branch(db, held.no, self._fingerprints.space_id(space_no)))
 
     # How far logs are held
 
@@ -199,11 +200,8 @@ class Store:
         return list(self._peek(lambda db: heads.author_heads(db, space_no, author)).values())
 
     def _held(self, space_no: int, key: bytes) -> HeldLog | None:
-        space = self._space_id(space_no)
+        space = self._fingerprints.space_id(space_no)
         return self._peek(lambda db: heads.held_log(db, space_no, space, key))
-
-    def _space_id(self, space_no: int) -> bytes:
-        return self._fingerprint(space_no).space
 
     # The frontier
 
@@ -213,23 +211,8 @@ class Store:
         return heads.log_states(db, space_no)
 
     async def digest(self, space_no: int) -> bytes:
-        """D of the space: what has changed since the last call is hashed, nothing else."""
-        async with self._digesting:
-            fingerprint = self._fingerprint(space_no)
-            if fingerprint.stale:
-                stale = fingerprint.take()
-                try:
-                    digests = await self.query(lambda db: read_buckets(db, space_no, stale))
-                except BaseException:
-                    fingerprint.stale |= stale
-                    raise
-                fingerprint.put(digests)
-            return fingerprint.digest()
-
-    def _fingerprint(self, space_no: int) -> Fingerprint:
-        if space_no not in self._fingerprints:
-            self._fingerprints[space_no] = Fingerprint(self._peek(lambda db: heads.space_id(db, space_no)))
-        return self._fingerprints[space_no]
+        """D of the space."""
+        return await self._fingerprints.digest(space_no)
 
     # Spaces
 
@@ -321,10 +304,12 @@ class Store:
                 findings += part
                 progress(findings.logs, total)
             findings += await self._database.run(partial(snapshot, connection, check.check_whole))
+        except StoreDamaged:  # not even the list of logs can be read to its end
+            findings += check.Findings(bad=1)
         finally:
             connection.close()
         for space_no, row in findings.damaged:
-            await self.write(partial(runs.set_aside, space_no=space_no, row=row), durable=False)
+            self._database.leave(partial(runs.set_aside, space_no=space_no, row=row))
         return {"entries": findings.entries, "logs": findings.logs, "forks": findings.forks, "bad": findings.bad}
 
     def release_memory(self) -> None:

@@ -96,7 +96,12 @@ class Writer:
         if self._thread is not None:
             self._thread.join()
         self._connection.set_wal_hook(None)
-        self._connection.close()
+        try:
+            with translated():
+                self._connection.close()
+        except StoreError as error:  # a full disk or a damaged page keeps the WAL from moving: it stays for next time
+            self._on_error(f"store.close_failed error={type(error).__name__}")
+            self._connection.close(True)
 
     def _serve(self) -> None:
         while True:

@@ -400,7 +400,7 @@ def test_ctrl_c_ends_a_command_with_130_and_a_closed_pipe_without_a_traceback(ho
     def wait(params: dict[str, Any]) -> Any:
         time.sleep(20)
 
-    with FakeDaemon(home, {"watch": wait, "report.list": [REPORT] * 400}, {"watch": [{"watching": True}]}):
+    with FakeDaemon(home, {"watch": wait, "report.list": [{**REPORT, "id": f"{number:064x}"} for number in range(50)]}, {"watch": [{"watching": True}]}):
         with subprocess.Popen(command("watch"), stderr=subprocess.PIPE) as watching:
             assert watching.stderr is not None
             watching.stderr.readline()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import apsw
 import pytest
-import trio
 from storing import KEY, Everybody, entries, filed, opened
 
 from p2pnode.store import Store, StoreError, StoreLocked, StoreRefused, file
+from protocol.board import Filter
 
 OTHER_KEY = b"o" * 32
 
@@ -41,10 +41,8 @@ async def test_a_wrong_key_is_told_from_a_foreign_file_and_changes_no_byte(tmp_p
     async with opened(path) as (store, space_no):
         await store.publish(space_no, entries("ana", [filed()]), Everybody())
         if with_journal:  # as after a power cut: the newest commits are in the WAL only
-            copies = {f"left.db{suffix}": Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-wal")}
+            _copy(path, tmp_path / "left.db")
     if with_journal:
-        for name, data in copies.items():
-            (tmp_path / name).write_bytes(data)
         path = tmp_path / "left.db"
     before = _contents(path)
     for _ in range(3):
@@ -112,7 +110,9 @@ async def test_a_migration_that_is_cut_off_leaves_the_old_version(
         Store.open(path, KEY)
     monkeypatch.setattr(file, "_migrations", lambda: now)
     async with opened(path) as (store, _):
-        assert await store.query(lambda db: db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'extra'").get) == 0
+        assert (
+            await store.query(lambda db: db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'extra'").get) == 0
+        )
         assert await store.query(lambda db: db.pragma("user_version")) == len(now)
     monkeypatch.setattr(file, "_migrations", lambda: [*now, "CREATE TABLE extra (a INTEGER) STRICT;"])
     async with opened(path) as (store, _):
@@ -141,11 +141,9 @@ async def test_flipped_bytes_are_reported_and_never_shown(tmp_path: Path) -> Non
         damaged = bytearray(whole)
         for _ in range(20):
             damaged[luck.randrange(len(damaged))] ^= 1 << luck.randrange(8)
-        path.write_bytes(damaged)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        _put(path, bytes(damaged))
         outcomes.add(await _read_everything(path, texts))
-    path.write_bytes(whole)
+    _put(path, whole)
     assert await _read_everything(path, texts) == "whole"
     assert "damaged" in outcomes
     assert "whole" not in outcomes
@@ -158,8 +156,6 @@ async def _read_everything(path: Path, texts: set[str]) -> str:
         return "refused"
     try:
         try:
-            from protocol.board import Filter
-
             (row,) = await store.load_spaces()
             listed = await store.list_reports(Filter(), limit=0, now_s=2_000_000_000)
         except StoreError:
@@ -174,11 +170,18 @@ async def _read_everything(path: Path, texts: set[str]) -> str:
     except StoreError:
         return "damaged"
     finally:
-        with trio.CancelScope(shield=True):
-            try:
-                await store.close()
-            except apsw.Error:
-                pass
+        await store.close()
+
+
+def _copy(path: Path, to: Path) -> None:
+    for suffix in ("", "-wal"):
+        Path(f"{to}{suffix}").write_bytes(Path(f"{path}{suffix}").read_bytes())
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _contents(path: Path) -> dict[str, str]:

@@ -176,6 +176,23 @@ async def test_payloads_may_come_later_and_then_are_listed(tmp_path: Path) -> No
         await _counters_are_right(store, no)
 
 
+async def test_what_is_missing_is_wanted_in_stretches_that_a_peer_can_serve(tmp_path: Path) -> None:
+    run = entries("ana", [filed() for _ in range(150)])
+    other = entries("bea", [filed()], number=1)
+    async with opened(tmp_path / "a") as (holder, no), opened(tmp_path / "b") as (store, _):
+        await holder.commit_runs(no, [run, other], Everybody())
+        await store.commit_runs(no, [without_payloads(run, 4, 5, 40, 70, 149), without_payloads(other, 0)], Everybody())
+        wanted = store.wanted(no, 100)
+        assert wanted == [(run.key, 5, 64), (run.key, 71, 128), (run.key, 150, 150), (other.key, 1, 1)]
+        assert store.wanted(no, 1) == wanted[:1]
+        for key, first, last in wanted:
+            answer = holder.read_run(no, key, first, last - first + 1, 1 << 20)
+            assert answer is not None
+            await store.commit_runs(no, [prove_untrusted(answer)], Everybody())
+        assert store.wanted(no, 100) == []
+        assert store.counters(no).missing == 0
+
+
 async def test_logs_of_membership_and_voice_may_lack_nothing(tmp_path: Path) -> None:
     async with opened(tmp_path / "s") as (store, no):
         for log_class in (LogClass.MEMBERSHIP, LogClass.VOICE):

@@ -1,0 +1,120 @@
+"""Relay: a TCP stream between two nodes, passed on, written down, held back or cut by a test."""
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Self
+
+
+@dataclass(eq=False)
+class Recorded:
+    """One connection: what the side that dialled said, and what it was answered. Held-back bytes are in it too."""
+
+    said: bytearray = field(default_factory=bytearray)
+    answered: bytearray = field(default_factory=bytearray)
+    spoken: int = 0  # how many pieces the dialling side has sent
+    ends: list[socket.socket] = field(default_factory=list)
+
+    def cut(self) -> None:
+        """Ends it, as a broken network does."""
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class Relay:
+    """Stands before a node; `recorded` are all connections that there were, the newest last.
+
+    `answers_until` holds back every answer once the dialling side has sent so many pieces; `says_until` holds back
+    what it says behind that. Two is where a join stands between its claim and its welcome.
+    """
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.recorded: list[Recorded] = []
+        self.answers_until: int | None = None
+        self.says_until: int | None = None
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for recorded in self.recorded:
+            recorded.cut()
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _start(self, job: object, *args: object) -> None:
+        self._threads.append(threading.Thread(target=job, args=args, daemon=True))  # type: ignore[arg-type]
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
+                server = socket.create_connection(self._target)
+            except OSError:
+                client.close()
+                continue
+            recorded = Recorded(ends=[client, server])
+            self.recorded.append(recorded)
+            self._start(self._converse, recorded, client, server)
+
+    def _converse(self, recorded: Recorded, client: socket.socket, server: socket.socket) -> None:
+        back = threading.Thread(target=self._answer, args=(recorded, server, client), daemon=True)
+        back.start()
+        with suppress(OSError):
+            while data := client.recv(65536):
+                recorded.spoken += 1
+                recorded.said += data
+                if self.says_until is None or recorded.spoken <= self.says_until:
+                    server.sendall(data)
+            if self.says_until is None:
+                server.shutdown(socket.SHUT_WR)
+        back.join()
+        client.close()
+        server.close()
+
+    def _answer(self, recorded: Recorded, server: socket.socket, client: socket.socket) -> None:
+        with suppress(OSError):
+            while data := server.recv(65536):
+                recorded.answered += data
+                if self.answers_until is None or recorded.spoken < self.answers_until:
+                    client.sendall(data)
+            client.shutdown(socket.SHUT_WR)
+
+
+def heard(endpoint: tuple[str, int], *said: bytes, seconds: float) -> tuple[bytes, bool]:
+    """What a node answers to these bytes within a time, and whether it has closed the connection by then."""
+    deadline = time.monotonic() + seconds
+    answer = bytearray()
+    with socket.create_connection(endpoint) as stream:
+        try:
+            for piece in said:
+                stream.sendall(piece)
+            while (left := deadline - time.monotonic()) > 0:
+                stream.settimeout(left)
+                data = stream.recv(65536)
+                if not data:
+                    return bytes(answer), True
+                answer += data
+        except TimeoutError:
+            pass
+        except ConnectionError:
+            return bytes(answer), True
+    return bytes(answer), False
