@@ -52,7 +52,8 @@ class Author:
     ) -> Run:
         """Signs and commits up to 1,024 (kind, payload) pairs as one run; durable when it returns. Needs `lock`.
 
-        Raises InputRefused while what admits our author is not here. `marks` are remembered as imported in the same transaction; `once` remembers the answer to a retried call.
+        Raises InputRefused while what admits our author is not here. `marks` are remembered as imported in the same
+        transaction; `once` remembers the answer to a retried call.
         """
         assert self.lock.locked()
         if not space.members.admitted(space.author):

@@ -8,6 +8,7 @@ what it is made of: events wait in a short channel, so a slow store stops the re
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -97,8 +98,12 @@ class Link:
 
     async def _handle(self, batches: "trio.MemoryReceiveChannel[Sequence[Event]]", conversation: Conversation) -> None:
         async for events in batches:
+            more = list(events)
+            with suppress(trio.WouldBlock, trio.EndOfChannel):  # what has come meanwhile shares a transaction
+                while True:
+                    more += batches.receive_nowait()
             try:
-                await conversation.handle(events)
+                await conversation.handle(more)
             except RemoteProtocolError:
                 return self.drop("refused")
             self.wake()

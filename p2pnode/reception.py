@@ -12,9 +12,10 @@ the first, which is then a leftover of a broken network.
 from collections.abc import Callable, Mapping, Sequence
 
 from p2pnode.ambient import Ambient
-from p2pnode.exchange import Exchange, Session
+from p2pnode.exchange import Exchange
 from p2pnode.joining import Host
 from p2pnode.link import Conversation, Link
+from p2pnode.session import Session
 from p2pnode.space import Space
 from protocol.connection import Connection, Established, Event
 from protocol.handshake import Mode, Opened, RemoteEnd, SessionSecret

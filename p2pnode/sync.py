@@ -16,9 +16,10 @@ import trio
 
 from p2pnode import events
 from p2pnode.ambient import Ambient
-from p2pnode.exchange import DIGEST_INTERVAL_SECONDS, Exchange
+from p2pnode.exchange import Exchange
 from p2pnode.link import Link
 from p2pnode.reception import Reception, Register
+from p2pnode.session import DIGEST_INTERVAL_SECONDS
 from p2pnode.space import Space
 from p2pnode.store import StoreError
 from protocol.connection import Connection

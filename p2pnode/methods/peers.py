@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from p2pnode.control import Handler, Send, Stream
-from p2pnode.exchange import Session
 from p2pnode.failures import CommandError, Exit
 from p2pnode.methods.asked import Asked, space_of
+from p2pnode.session import Session
 from p2pnode.sync import Candidate
 from protocol import invite
 from protocol.report import rfc3339

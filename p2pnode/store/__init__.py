@@ -1,6 +1,7 @@
 """Store: everything that a node keeps, in one encrypted file. The only SQL there is."""
 
 from p2pnode.store.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreLocked, StoreRefused
+from p2pnode.store.heads import HeldLog, position
 from p2pnode.store.intake import DECLINED, INVALID, Declined, Gate, Outcome
 from p2pnode.store.peers import Once
 from p2pnode.store.spaces import Counters, SpaceRow
@@ -12,6 +13,7 @@ __all__ = [
     "Counters",
     "Declined",
     "Gate",
+    "HeldLog",
     "Once",
     "Outcome",
     "SpaceRow",
@@ -22,4 +24,5 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreRefused",
+    "position",
 ]

@@ -47,10 +47,12 @@ FROM json_each(?1) AS k CROSS JOIN log AS l ON l.space = ?2 AND l.key = unhex(k.
 """
 
 
-def held_logs(db: apsw.Connection, space_no: int, keys: Sequence[bytes]) -> dict[bytes, HeldLog]:
+def held_logs(db: apsw.Connection, space_no: int, space: bytes, keys: Sequence[bytes]) -> dict[bytes, HeldLog]:
     """The logs with these keys, as far as they are held at all, in one statement."""
+    if len(keys) == 1:
+        held = held_log(db, space_no, space, keys[0])
+        return {} if held is None else {keys[0]: held}
     lines, blob = one(db, _HELD, json.dumps([key.hex() for key in keys]), space_no)
-    space = space_id(db, space_no)
     found = {}
     parts = cut(blob, (KEY_SIZE, LOG_ID_SIZE, ID_SIZE, ID_SIZE))
     for (at, no, founding, high, lamport, fork, indexed, untrusted), (author, log_id, newest, trusted) in zip(

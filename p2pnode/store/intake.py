@@ -13,7 +13,7 @@ from typing import Protocol
 import apsw
 
 from p2pnode.store import forks
-from p2pnode.store.heads import NOTHING, HeldLog, held_logs, id_at, space_id
+from p2pnode.store.heads import NOTHING, HeldLog, held_logs, id_at
 from p2pnode.store.runs import read_run
 from p2pnode.store.statements import Columns, one, rows
 from protocol.entry import ID_SIZE, LogClass
@@ -74,6 +74,7 @@ class Intake:
 
     db: apsw.Connection
     space_no: int
+    space: bytes
     held: dict[bytes, HeldLog]
     next_no: int
     touched: dict[bytes, HeldLog] = field(default_factory=dict)  # logs whose row has to be written
@@ -86,9 +87,9 @@ class Intake:
     unlisted: list[int] = field(default_factory=list)  # rows of those that the board has passed already
 
     @classmethod
-    def begin(cls, db: apsw.Connection, space_no: int, keys: Sequence[bytes]) -> "Intake":
+    def begin(cls, db: apsw.Connection, space_no: int, space: bytes, keys: Sequence[bytes]) -> "Intake":
         next_no = one(db, "SELECT coalesce(max(no), 0) + 1 FROM log")
-        return cls(db, space_no, held_logs(db, space_no, keys), next_no)
+        return cls(db, space_no, space, held_logs(db, space_no, space, keys), next_no)
 
     def take(self, key: bytes, run: Run, gate: Gate) -> Outcome:
         """Judges one proven run and lays out what is new in it."""
@@ -170,7 +171,7 @@ class Intake:
 
     def _fork(self, key: bytes, held: HeldLog, run: Run, seq: int) -> HeldLog:
         self.flush()
-        ours = read_run(self.db, space_id(self.db, self.space_no), held, seq, CHECKPOINT_INTERVAL, RUN_SIZE_MAX).run
+        ours = read_run(self.db, self.space, held, seq, CHECKPOINT_INTERVAL, RUN_SIZE_MAX).run
         forks.keep(self.db, held.no, seq, forks.evidence(ours, run, seq))
         held = replace(held, head=replace(held.head, fork=seq), trusted=id_at(self.db, held, seq - 1))
         self.held[key] = self.touched[key] = held
@@ -292,8 +293,10 @@ class Taken:
 
 def take_runs(db: apsw.Connection, space_no: int, runs: Sequence[Run], gate: Gate) -> Taken:
     """Takes proven runs in the writer's transaction, membership first."""
+    if not runs:
+        return Taken([], 0, [])
     keys = [run.key for run in runs]
-    intake = Intake.begin(db, space_no, list(dict.fromkeys(keys)))
+    intake = Intake.begin(db, space_no, runs[0].space, list(dict.fromkeys(keys)))
     outcomes: dict[int, Outcome] = {}
     for at in sorted(range(len(runs)), key=lambda at: runs[at].log.log_class):
         outcomes[at] = intake.take(keys[at], runs[at], gate)

@@ -168,8 +168,10 @@ def enter(db: apsw.Connection, rows: Sequence[Row]) -> None:
         return
     db.execute(_INSERT_REPORTS, (*lines.take(), base))
     db.execute("INSERT INTO words (rowid, text) SELECT ?2 + key, value FROM json_each(?1)", (json.dumps(words), base))
-    db.execute(_INSERT_TAGS, tags.take())
-    db.execute("INSERT OR IGNORE INTO cell SELECT value FROM json_each(?)", (json.dumps(sorted(cells)),))
+    if tags.rows:
+        db.execute(_INSERT_TAGS, tags.take())
+    if cells:
+        db.execute("INSERT OR IGNORE INTO cell SELECT value FROM json_each(?)", (json.dumps(sorted(cells)),))
 
 
 _INSERT_REPORTS = """

@@ -126,12 +126,14 @@ class Store:
 
         Damaged entries are never part of it: they are set aside, and count as missing until a peer sends them again.
         """
+        held = self._held(space_no, key)
+        return None if held is None else self.read_held(space_no, held, first, entries_max, size_max)
+
+    def read_held(self, space_no: int, held: HeldLog, first: int, entries_max: int, size_max: int) -> Run | None:
+        """The same for a log that was looked up before: what came since then is not read."""
         space = self._fingerprints.space_id(space_no)
         entries_max = min(entries_max, RUN_ENTRIES_MAX)
         try:
-            held = self._held(space_no, key)
-            if held is None:
-                return None
             reading = self._peek(lambda db: runs.read_run(db, space, held, first, entries_max, size_max))
         except StoreDamaged:
             self._on_error("store.page_damaged")
@@ -157,6 +159,11 @@ class Store:
         return self._peek(lambda db: forks.other_branch(db, held.no, self._fingerprints.space_id(space_no)))
 
     # How far logs are held
+
+    def held(self, space_no: int, keys: Sequence[bytes]) -> dict[bytes, HeldLog]:
+        """How far each of these logs is held, in one statement; those not held at all are left out."""
+        space = self._fingerprints.space_id(space_no)
+        return self._peek(lambda db: heads.held_logs(db, space_no, space, keys))
 
     def head(self, space_no: int, key: bytes) -> tuple[LogIdentity, Head] | None:
         """A log and how far it is held, beyond a fork too."""
@@ -185,8 +192,7 @@ class Store:
 
     def positions(self, space_no: int, keys: Sequence[bytes]) -> dict[bytes, LogState]:
         """The same for many logs in one statement."""
-        found = self._peek(lambda db: heads.held_logs(db, space_no, keys))
-        return {key: heads.position(key, held) for key, held in found.items()}
+        return {key: heads.position(key, held) for key, held in self.held(space_no, keys).items()}
 
     def author_lamport(self, space_no: int, author: bytes) -> int:
         """The highest lamport among an author's entries, 0 where there are none."""

@@ -25,7 +25,7 @@ from p2pnode.store.file import open_reader
 from p2pnode.store.spaces import counters, recount
 
 PROGRAM = [sys.executable, "-m", "p2pnode"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(p2pnode.__file__).parents[1])}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(p2pnode.__file__).parents[1]), "P2PNODE_TRACEBACK": "1"}
 PATIENCE_SECONDS = 20.0
 LOOK_SECONDS = 0.01
 

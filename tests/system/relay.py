@@ -14,7 +14,9 @@ class Recorded:
 
     said: bytearray = field(default_factory=bytearray)
     answered: bytearray = field(default_factory=bytearray)
-    spoken: int = 0  # how many pieces the dialling side has sent
+    spoken: int = 0  # pieces that the dialling side has sent
+    replied: int = 0  # pieces that it was answered
+    held: int = 0  # bytes of either side that were not passed on
     ends: list[socket.socket] = field(default_factory=list)
 
     def cut(self) -> None:
@@ -27,8 +29,8 @@ class Recorded:
 class Relay:
     """Stands before a node; `recorded` are all connections that there were, the newest last.
 
-    `answers_until` holds back every answer once the dialling side has sent so many pieces; `says_until` holds back
-    what it says behind that. Two is where a join stands between its claim and its welcome.
+    `answers_until` holds back every answer once the dialling side has sent so many pieces, `says_until` whatever that
+    side says once it was answered so many.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -82,8 +84,10 @@ class Relay:
             while data := client.recv(65536):
                 recorded.spoken += 1
                 recorded.said += data
-                if self.says_until is None or recorded.spoken <= self.says_until:
+                if self.says_until is None or recorded.replied < self.says_until:
                     server.sendall(data)
+                else:
+                    recorded.held += len(data)
             if self.says_until is None:
                 server.shutdown(socket.SHUT_WR)
         back.join()
@@ -93,9 +97,12 @@ class Relay:
     def _answer(self, recorded: Recorded, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while data := server.recv(65536):
+                recorded.replied += 1
                 recorded.answered += data
                 if self.answers_until is None or recorded.spoken < self.answers_until:
                     client.sendall(data)
+                else:
+                    recorded.held += len(data)
             client.shutdown(socket.SHUT_WR)
 
 

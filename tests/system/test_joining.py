@@ -12,7 +12,8 @@ from system.relay import Relay
 
 pytestmark = pytest.mark.system
 
-CLAIMED = 2  # pieces that a joiner sends: the handshake's first message, then its third with the claim
+CLAIMED = 2  # pieces that a joiner has sent then: the handshake's first message, and the third
+WELCOMED = 2  # pieces that it was answered then: the handshake's second message, and the welcome
 
 
 @contextmanager
@@ -27,11 +28,7 @@ def dies_behind_its_claim(guest: Daemon, relay: Relay, invitation: str) -> None:
     relay.answers_until = CLAIMED
     asking = Thread(target=guest.run, args=("join", "-", "--name", guest.home.name), kwargs={"given": invitation})
     asking.start()
-
-    def welcome_held_back() -> bool:
-        return bool(relay.recorded) and relay.recorded[-1].spoken >= CLAIMED and len(relay.recorded[-1].answered) > 512
-
-    until("the claim to be answered", welcome_held_back)
+    until("the welcome to be held back", lambda: relay.recorded and relay.recorded[-1].held)
     guest.kill()
     asking.join()
     relay.recorded[-1].cut()
@@ -89,7 +86,7 @@ def test_two_who_hurry_with_one_invitation_are_never_both_in(tmp_path: Path) -> 
 
 def test_a_joiner_killed_before_it_could_say_that_it_is_in_is_in(tmp_path: Path) -> None:
     with invitation_through_a_relay(tmp_path, "beto", "carla") as ((ana, beto, carla), relay, invitation):
-        relay.says_until = CLAIMED
+        relay.says_until = WELCOMED
         asking = Thread(target=beto.run, args=("join", "-", "--name", "beto"), kwargs={"given": invitation})
         asking.start()
         until("the welcome to be stored", lambda: beto.ask("status")["spaces"])
@@ -120,7 +117,7 @@ def test_a_joiner_that_finds_nobody_says_so_and_is_let_in_as_soon_as_somebody_is
 
         asking = Thread(target=join)
         asking.start()
-        time.sleep(0.5)
+        time.sleep(0.3)  # it dials at once
         ana.start()
         asking.join()
         assert "Nobody answered yet" in told[0]
