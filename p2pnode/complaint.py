@@ -7,6 +7,16 @@ from p2pnode.failures import CommandError, Exit
 from p2pnode.store import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreRefused
 
 
+_REFUSED = {
+    "missing": "store.missing",
+    "empty": "store.empty",
+    "unencrypted": "store.unencrypted",
+    "foreign": "store.foreign",
+    "newer": "store.newer",
+    "library": "store.library",
+}
+
+
 @contextmanager
 def understood() -> Iterator[None]:
     """Turns a StoreError into the CommandError that says what to do about it."""
@@ -21,7 +31,7 @@ def _told(error: StoreError) -> CommandError:
         case StoreLocked():
             return CommandError(Exit.LOCKED, "store.locked")
         case StoreRefused(reason=reason):
-            return CommandError(Exit.FAILED, f"store.{reason}")
+            return CommandError(Exit.FAILED, _REFUSED[reason])
         case StoreFull():
             return CommandError(Exit.FAILED, "store.full")
         case StoreDamaged():

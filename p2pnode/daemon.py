@@ -37,10 +37,11 @@ async def run(
     events.start(str(settings.log) if settings.log is not None else None)
     listener = control.open_listener(settings.socket)
     with understood():
-        store = Store.open(settings.store, master_key, on_error=events.log)
+        store = Store.open(settings.store, master_key, create=False, on_error=events.log)
     try:
-        rows = await store.load_spaces()
-        spaces = [await Space.load(store, row, ambient) for row in rows]
+        with understood():
+            rows = await store.load_spaces()
+            spaces = [await Space.load(store, row, ambient) for row in rows]
         async with trio.open_nursery() as nursery:
             node = Node(settings, store, spaces, ambient, limits or Limits(), nursery)
             await node.listening.open()
@@ -50,7 +51,7 @@ async def run(
                 nursery.start_soon(task)
             nursery.start_soon(partial(control.serve, listener, *methods.of(node), note=events.log))
             for space in spaces:
-                node.members_changed(space)
+                node.exchange.members_changed(space)
             events.log("node.started", spaces=len(spaces))
             ready()
             await node.stopping.wait()

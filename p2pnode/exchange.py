@@ -66,7 +66,7 @@ class Exchange:
         """The same for a run of our own."""
         self.announce(News(space, run.key, run))
         if run.log.log_class is LogClass.MEMBERSHIP:
-            self._on_members(space)
+            self.members_changed(space)
 
     async def take(self, space: Space, runs: Sequence[Run], source: Member | None = None) -> list[Outcome]:
         """Proves runs from a peer and commits them in one transaction.
@@ -82,8 +82,13 @@ class Exchange:
                 self.announce(News(space, outcome.key, run), source)
                 members_changed |= run.log.log_class is LogClass.MEMBERSHIP
         if members_changed:
-            self._on_members(space)
+            self.members_changed(space)
         return outcomes
+
+    def members_changed(self, space: Space) -> None:
+        """Somebody may belong who did not, or the other way round."""
+        self.store.set_outcasts(space.no, space.outcasts)
+        self._on_members(space)
 
 
 async def _prove(runs: Sequence[Run]) -> Sequence[Run]:

@@ -57,7 +57,7 @@ class Node:
         self.ambient = ambient
         self.limits = limits
         self.spaces: dict[bytes, Space] = {space.id: space for space in spaces}
-        self.exchange = Exchange(store, limits, on_members=self.members_changed)
+        self.exchange = Exchange(store, limits, on_members=self._members_changed)
         self.author = Author(store, ambient)
         self.sync = Sync(self.exchange, self.spaces, ambient, limits, nursery)
         self.listening = Listening(settings.listen, self.sync.receive, nursery)
@@ -197,7 +197,7 @@ class Node:
     def _index_later(self, news: News) -> None:
         self._to_index.set()
 
-    def members_changed(self, space: Space) -> None:
+    def _members_changed(self, space: Space) -> None:
         self._grants_due.add(space.id)
         self._members_moved.set()
         self._members_moved = trio.Event()

@@ -13,6 +13,7 @@ from p2pnode.store import HeldLog, Store
 from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.limits import SEQ_MAX, Limits
+from protocol.log import lean
 from protocol.messages import End, Message, RunMessage
 
 ENDS_PER_MESSAGE = 64
@@ -61,10 +62,10 @@ class Serving:
         run = self._store.read_held(self._space.no, job.log, job.first, limits.run_entries_max, limits.run_size_max)
         if run is not None and run.last_seq < job.last:
             job.first = run.last_seq + 1
-            return [RunMessage(run)]
+            return [RunMessage(lean(run))]
         heapq.heappop(self._jobs)
         key = job.order[2]
         self._ended.append(key)
         evidence = self._store.fork_evidence(self._space.no, key) if job.log.head.fork is not None else None
-        messages: list[Message] = [RunMessage(sent) for sent in (run, evidence) if sent is not None]
+        messages: list[Message] = [RunMessage(lean(sent)) for sent in (run, evidence) if sent is not None]
         return messages or self.next()

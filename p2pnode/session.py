@@ -26,6 +26,7 @@ from protocol.messages import Decline, Digest, End, Positions, Probe, RunMessage
 from protocol.reconcile import Snapshot
 
 DIGEST_INTERVAL_SECONDS = 180
+WANTS_MAX = 256  # stretches of missing payloads that are asked for after a comparison
 SNAPSHOT_REST = 9  # times as long as a snapshot took passes before the same peer gets the next
 
 
@@ -62,18 +63,20 @@ class Session:
         self._serving = Serving(exchange.store, space, exchange.limits)
         self._to_push: dict[bytes, int] = {}
         self._pushes_lost = False
-        self._live = digest == self.remote_digest
+        self._live = False
         self._compared = (digest, self.remote_digest)
         self._searches: dict[bytes, Bisection] = {}
         self._snapshot_after = 0.0
-        if self._live:
+        if digest == self.remote_digest:
             self.in_sync.set()
 
     # Rounds, led by the side that dialled
 
     async def begin(self) -> None:
-        """Right after the handshake: reconciles when the digests in it differ."""
-        if self._leads and not self._live:
+        """Right after the handshake: live when the digests in it are equal, and else a first round."""
+        if self.in_sync.is_set():
+            self._go_live()
+        elif self._leads:
             await self._reconcile()
 
     async def compare(self) -> None:
@@ -182,7 +185,16 @@ class Session:
             self._compared = (own, theirs.digest)  # a round that changed nothing is not repeated
             await self._reconcile()
             return
+        self._go_live()
+
+    def _go_live(self) -> None:
+        """From here on news is pushed at once; and what payloads are missing is asked for, whatever the digests say.
+
+        Again after every comparison: more may have been found damaged since.
+        """
         self._live = True
+        for key, first, last in self._store.wanted(self.space.no, WANTS_MAX):
+            self.connection.send(Want(key, first, last))
 
     async def _take(self, runs: Sequence[Run]) -> None:
         if not runs:

@@ -56,6 +56,11 @@ class Space:
         """What the LAN beacons of the space are made with."""
         return derive(self.epochs[-1], _LAN_PURPOSE)
 
+    @property
+    def outcasts(self) -> set[bytes]:
+        """Authors that claimed an admission key and lost it to another claimant."""
+        return set(self.members.names) - set(self.members.authors)
+
     def join_secrets(self, now: float, uses: Mapping[bytes, Use]) -> dict[bytes, Admission]:
         """The invitations that we would answer now, by join secret."""
         return membership.answerable(self.members, now, uses, INVITES_TRIED_MAX)

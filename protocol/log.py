@@ -215,6 +215,18 @@ def must_be_signed(run_index: int, run_count: int, seq: int, payload_size: int) 
     return run_index == run_count - 1 or _is_checkpoint(seq, payload_size)
 
 
+def lean(run: Run) -> Run:
+    """The run with no signature that it does not have to carry: each costs its receiver more than the entry itself."""
+    count = len(run)
+    sizes = [len(payload) if payload is not None else run.lacks[i][0] for i, payload in enumerate(run.payloads)]
+    kept = {
+        index: signature
+        for index, signature in run.signatures.items()
+        if must_be_signed(index, count, run.first_seq + index, sizes[index])
+    }
+    return run if len(kept) == len(run.signatures) else replace(run, signatures=kept)
+
+
 # Judging a run against what is held
 
 

@@ -26,7 +26,7 @@ def declare(parser: Parser) -> None:
 
 
 def init(args: Namespace) -> int:
-    """Settings first, the key last: a home with a key is whole."""
+    """Settings, then the key, then the store that it opens: a daemon never takes a lost store for a new one."""
     hardening.harden()
     home = arguments.home(args)
     _check_free(home)
@@ -37,7 +37,12 @@ def init(args: Namespace) -> int:
     ambient = SystemAmbient()
     stored = config.drawn(args.profile, ambient)
     config.write(home, stored)
-    keystore.create(Path(home, paths.KEY), passphrase, ambient.entropy)
+    master_key = keystore.create(Path(home, paths.KEY), passphrase, ambient.entropy)
+    from p2pnode import store
+    from p2pnode.complaint import understood
+
+    with understood():
+        store.make(Path(home, paths.STORE), master_key)
     told = {"home": home, "profile": stored.profile, "passphrase": passphrase is not None, "lan": stored.lan}
     protection = say("init.bare" if passphrase is None else "init.sealed")
     lines = [say("init.done", home=home), protection, say("init.next")]

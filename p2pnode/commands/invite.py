@@ -55,7 +55,7 @@ def join(args: Namespace) -> int:
     args.invite = "".join(args.invite.split())  # a line that a messenger broke
     with client.Daemon(arguments.home(args)) as daemon:
         told = daemon.call("join", arguments.params(args, "invite", "name", "timeout"), told=_progress, seconds=None)
-    display.result(args.json, told, [say("join.done", name=display.quoted(told["name"]), id=told["id"][:8])])
+    display.result(args.json, told, [say("join.done", name=display.quoted(told["name"] or ""), id=told["id"][:8])])
     return Exit.DONE
 
 

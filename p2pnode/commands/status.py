@@ -55,7 +55,7 @@ def space_table(spaces: list[Any]) -> list[str]:
             f"{space['pending']:,}",
             f"{space['missing']:,}",
             space["fingerprint"][:FINGERPRINT_SHOWN],
-            display.quoted(space["name"]),
+            display.quoted(space["name"] or ""),
         ]
         for space in spaces
     ]

@@ -11,6 +11,7 @@ from p2pnode.space import Space
 from protocol.errors import InputRefused
 
 ID_PREFIX_MIN = 6
+NUMBER_MAX = 2**53  # exact in everybody's JSON, and a whole number that the store can take
 
 
 class Asked:
@@ -34,7 +35,7 @@ class Asked:
         value = self._left.pop(name, default)
         if value is None:
             raise InputRefused(name, "missing")
-        if (type(value) is int or type(value) is float) and value >= 0:
+        if (type(value) is int or type(value) is float) and 0 <= value <= NUMBER_MAX:
             return float(value)
         raise InputRefused(name, "not-a-number")
 

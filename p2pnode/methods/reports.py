@@ -125,8 +125,8 @@ class Reports:
         space_no = self._space_or_all(asked)
         words, limit, offset = asked.text("words"), asked.whole("limit", LIMIT), asked.whole("offset", 0)
         asked.done()
-        now = int(self._node.ambient.now())
-        return self._views(await self._node.store.search(words, limit=limit, space_no=space_no, now_s=now))
+        now, store = int(self._node.ambient.now()), self._node.store
+        return self._views(await store.search(words, limit=limit, offset=offset, space_no=space_no, now_s=now))
 
     async def show(self, params: dict[str, object]) -> object:
         asked = Asked(params)

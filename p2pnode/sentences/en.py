@@ -49,13 +49,17 @@ TABLE: dict[str, str] = {
     "refused.file.not-json": "the file breaks off or is not JSON; nothing of it was kept.",
     "refused.file.too-long": "the file has a record that is too long.",
     # home and key
-    "store.locked": "the key does not open the store: it belongs to another node, or the store's first page is damaged.",
-    "store.missing": "the store's file is gone while its journal is still there. Put the file back, or start anew with: p2pnode wipe",
-    "store.empty": "the store's file is empty; it was left as it is. Put a backup back, or start anew with: p2pnode wipe",
+    "store.locked": "the key does not open the store: it belongs to another node, or the store's first page is "
+    "damaged.",
+    "store.missing": "the store's file is gone while its journal is still there. Put the file back, or start anew "
+    "with: p2pnode wipe",
+    "store.empty": "the store's file is empty; it was left as it is. Put a backup back, or start anew with: p2pnode "
+    "wipe",
     "store.unencrypted": "the store's file is not encrypted, so p2pnode did not write it; it was left as it is.",
     "store.foreign": "the store's file is not one of p2pnode's; it was left as it is.",
     "store.newer": "the store was written by a newer p2pnode; it was left as it is. Update p2pnode.",
-    "store.library": "apsw has no encryption here: plain apsw is installed over apsw-sqlite3mc. Use an environment of its own.",
+    "store.library": "apsw has no encryption here: plain apsw is installed over apsw-sqlite3mc. Use an environment of "
+    "its own.",
     "store.full": "the disk is full: nothing was written. Make room, then try again; reading still works.",
     "store.damaged": "a part of the store is damaged and cannot be read. p2pnode log check counts what is affected.",
     "store.failed": "the store cannot be read or written ({reason}). Nothing was acknowledged; try again.",
@@ -153,7 +157,8 @@ TABLE: dict[str, str] = {
     "join.expired": "the invitation has expired: ask for a new one.",
     "join.no_address": "the invitation names no address to dial: ask for a new one.",
     "join.timeout": "nobody let us in. Is the inviter's node running and reachable? The invitation can be tried again.",
-    "join.wrong_secret": "the member who let us in handed over secrets that are not the founder's. Ask for a new invitation from somebody else.",
+    "join.wrong_secret": "the member who let us in handed over secrets that are not the founder's. Ask for a new "
+    "invitation from somebody else.",
     "join.done": "You are in {name} ({id}).",
     "pen.adjectives": "amber autumn brave bright calm clear coral crystal distant early emerald gentle golden green "
     "hidden high "
@@ -222,7 +227,8 @@ TABLE: dict[str, str] = {
     "demo.first": "Ana brought in {count} reports. All three hold the same: fingerprint {fingerprint}.",
     "demo.offline": "{name} switches off.",
     "demo.others": "Meanwhile Ana files {ana} more, Beto {beto}.",
-    "demo.reunion": "Carla is back: {ms} ms after her node began to start all three hold the same: fingerprint {fingerprint}.",
+    "demo.reunion": "Carla is back: {ms} ms after her node began to start all three hold the same: fingerprint "
+    "{fingerprint}.",
     "demo.search": "A search for “{words}” finds {count} reports, the same ones on every node:",
     "demo.live": "A report that Ana files now is on Carla's screen {ms} ms later.",
     "demo.alone": "Ana and Beto switch off. Carla, alone, still reads all {held} reports and finds the same {count}.",

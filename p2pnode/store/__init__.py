@@ -1,6 +1,7 @@
 """Store: everything that a node keeps, in one encrypted file. The only SQL there is."""
 
 from p2pnode.store.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreLocked, StoreRefused
+from p2pnode.store.file import make
 from p2pnode.store.heads import HeldLog, position
 from p2pnode.store.intake import DECLINED, INVALID, Declined, Gate, Outcome
 from p2pnode.store.peers import Once
@@ -24,5 +25,6 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreRefused",
+    "make",
     "position",
 ]

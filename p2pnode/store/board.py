@@ -71,10 +71,12 @@ class Board:
             await self._database.query(lambda db: listing.find_numbers(db, wanted, now_s, limit, offset, space_no))
         )
 
-    async def search(self, words: str, *, limit: int, now_s: int, space_no: int | None = None) -> list[Listed]:
+    async def search(
+        self, words: str, *, limit: int, now_s: int, offset: int = 0, space_no: int | None = None
+    ) -> list[Listed]:
         """The reports that hold all of these words, in the order of the board. Raises InputRefused for too many."""
         return await self._load(
-            await self._database.query(lambda db: listing.search_numbers(db, words, now_s, limit, space_no))
+            await self._database.query(lambda db: listing.search_numbers(db, words, now_s, limit, offset, space_no))
         )
 
     async def find(self, prefix: str) -> list[Listed]:

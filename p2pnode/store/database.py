@@ -140,7 +140,7 @@ def snapshot(connection: apsw.Connection, read: Callable[[apsw.Connection], T]) 
         try:
             return read(connection)
         finally:
-            connection.execute("COMMIT")
+            connection.execute("ROLLBACK")  # a COMMIT would fail once more over a damaged page that was got over
 
 
 def _soon(token: trio.lowlevel.TrioToken, deliver: Callable[[Result], None], result: Result) -> None:

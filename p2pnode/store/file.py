@@ -26,6 +26,11 @@ _MAGIC = b"SQLite format 3\0"
 _SHAPE = PAGE_SIZE.to_bytes(2, "big") + bytes([2, 2, 32, 64, 32, 32])
 
 
+def make(path: Path, key: bytes) -> None:
+    """A new, empty store. Raises StoreRefused, StoreFull or StoreFailed."""
+    open_writer(path, key, create=True).close()
+
+
 def open_writer(path: Path, key: bytes, *, create: bool) -> apsw.Connection:
     """The one connection that writes, on a file of the newest schema.
 

@@ -23,6 +23,7 @@ class _Fingerprint:
     space: bytes
     buckets: list[bytes] = field(default_factory=lambda: [b""] * BUCKETS)
     stale: set[int] = field(default_factory=lambda: set(range(BUCKETS)))
+    left_out: frozenset[bytes] = frozenset()  # logs of authors that do not belong any more
 
 
 class Fingerprints:
@@ -41,6 +42,16 @@ class Fingerprints:
         """These logs have changed."""
         self._of(space_no).stale.update(map(bucket_of, keys))
 
+    def leave_out(self, space_no: int, keys: frozenset[bytes]) -> None:
+        """From now on exactly these logs do not count."""
+        fingerprint = self._of(space_no)
+        self.mark(space_no, fingerprint.left_out ^ keys)
+        fingerprint.left_out = keys
+
+    def left_out(self, space_no: int) -> frozenset[bytes]:
+        """The logs that are held and do not count."""
+        return self._of(space_no).left_out
+
     async def digest(self, space_no: int) -> bytes:
         """D of the space: what has changed since the last call is hashed, nothing else."""
         async with self._one_at_a_time:
@@ -48,7 +59,8 @@ class Fingerprints:
             if stale := fingerprint.stale:
                 fingerprint.stale = set()
                 try:
-                    digests = await self._database.query(lambda db: read_buckets(db, space_no, stale))
+                    left_out = fingerprint.left_out
+                    digests = await self._database.query(lambda db: read_buckets(db, space_no, stale, left_out))
                 except BaseException:
                     fingerprint.stale |= stale
                     raise
@@ -62,10 +74,14 @@ class Fingerprints:
         return self._known[space_no]
 
 
-def read_buckets(db: apsw.Connection, space_no: int, wanted: Iterable[int]) -> dict[int, bytes]:
+def read_buckets(
+    db: apsw.Connection, space_no: int, wanted: Iterable[int], left_out: frozenset[bytes] = frozenset()
+) -> dict[int, bytes]:
     """The digests of these buckets as of now."""
     buckets = sorted(wanted)
     states = log_states(db, space_no) if len(buckets) >= SCAN_FROM else bucket_states(db, space_no, buckets)
+    if left_out:
+        states = [state for state in states if state.key not in left_out]
     states.sort(key=_by_bucket)  # stable: within a bucket they stay in the order of their keys
     digests = {bucket: bucket_digest(part) for bucket, part in groupby(states, key=_by_bucket)}
     empty = bucket_digest(())

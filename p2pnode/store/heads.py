@@ -95,6 +95,14 @@ def author_heads(db: apsw.Connection, space_no: int, author: bytes) -> dict[LogC
     return heads
 
 
+def keys_of(db: apsw.Connection, space_no: int, authors: Sequence[bytes]) -> list[bytes]:
+    """The keys of all logs of these authors."""
+    if not authors:
+        return []
+    sql = "SELECT key FROM log WHERE space = ? AND hex(author) IN (SELECT upper(value) FROM json_each(?))"
+    return [key for (key,) in rows(db, sql, space_no, json.dumps([author.hex() for author in authors]))]
+
+
 def position(key: bytes, held: HeldLog) -> LogState:
     """How far a log counts: up to a fork, if there is one."""
     fork = held.head.fork

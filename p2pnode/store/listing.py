@@ -63,7 +63,9 @@ def find_numbers(
     return _newest(db, _SWEEP, where, now_s, limit, offset)
 
 
-def search_numbers(db: apsw.Connection, words: str, now_s: int, limit: int, space_no: int | None) -> list[int]:
+def search_numbers(
+    db: apsw.Connection, words: str, now_s: int, limit: int, offset: int, space_no: int | None
+) -> list[int]:
     """The same for the reports that hold all these words; one that ends in `*` stands for all that begin like it.
 
     Raises InputRefused for too many words. No word at all finds nothing.
@@ -74,7 +76,7 @@ def search_numbers(db: apsw.Connection, words: str, now_s: int, limit: int, spac
     where = _Where("no IN (SELECT rowid FROM words WHERE words MATCH ?)", (match,)) & _in_space(space_no)
     count = one(db, "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)", match, RARE + 1)
     rare = count <= RARE
-    return _newest(db, _SWEEP if rare else _WALK, where, now_s, limit, 0)
+    return _newest(db, _SWEEP if rare else _WALK, where, now_s, limit, offset)
 
 
 def find_prefix(db: apsw.Connection, prefix: str) -> list[int]:

@@ -6,7 +6,7 @@ What a page that is damaged held is gone, the rest stays readable; see database.
 
 import ctypes
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -211,10 +211,15 @@ class Store:
 
     # The frontier
 
-    @staticmethod
-    def log_states(db: apsw.Connection, space_no: int) -> list[LogState]:
+    def log_states(self, db: apsw.Connection, space_no: int) -> list[LogState]:
         """The whole frontier, sorted by key: for use inside `query`."""
-        return heads.log_states(db, space_no)
+        left_out = self._fingerprints.left_out(space_no)
+        return [state for state in heads.log_states(db, space_no) if state.key not in left_out]
+
+    def set_outcasts(self, space_no: int, authors: Iterable[bytes]) -> None:
+        """The authors whose logs are held and do not count any more: those that others would not fetch."""
+        keys = self._peek(lambda db: heads.keys_of(db, space_no, list(authors)))
+        self._fingerprints.leave_out(space_no, frozenset(keys))
 
     async def digest(self, space_no: int) -> bytes:
         """D of the space."""

@@ -21,15 +21,35 @@ from p2pnode.failures import Exit
 
 ID = "4f1c09" + "ab" * 29
 SPACE = {
-    **{"id": "5" * 64, "name": "vecinos", "entries": 3593, "logs": 12, "members": 3},
-    **{"fingerprint": "f" * 64, "pending": 0, "missing": 7},
+    "id": "5" * 64,
+    "name": "vecinos",
+    "entries": 3593,
+    "logs": 12,
+    "members": 3,
+    "fingerprint": "f" * 64,
+    "pending": 0,
+    "missing": 7,
 }
 STATUS = {"node": {"version": "0.1.0", "listen": ["10.0.0.5:4000"], "lan": "listen"}, "spaces": [SPACE], "peers": 2}
 REPORT = {
-    **{"id": ID, "space": "5" * 64, "category": "roadblock", "title": "Retén en la salida", "text": "Dos\ncamionetas"},
-    **{"place": "9g3w8", "place_name": "Salida norte", "observed": {"from": "2026-11-23T10:00:00Z", "to": "2026-11-23T10:15:00Z"}},
-    **{"filed": "2026-11-23T10:15:00Z", "author": {"name": "ana", "key": "c" * 64}, "tags": ["sur"], "basis": "saw"},
-    **{"severity": 2, "state": "ongoing", "lang": "es", "status": "UNCONFIRMED", "flags": [], "counts": {}},
+    "id": ID,
+    "space": "5" * 64,
+    "category": "roadblock",
+    "title": "Retén en la salida",
+    "text": "Dos\ncamionetas",
+    "place": "9g3w8",
+    "place_name": "Salida norte",
+    "observed": {"from": "2026-11-23T10:00:00Z", "to": "2026-11-23T10:15:00Z"},
+    "filed": "2026-11-23T10:15:00Z",
+    "author": {"name": "ana", "key": "c" * 64},
+    "tags": ["sur"],
+    "basis": "saw",
+    "severity": 2,
+    "state": "ongoing",
+    "lang": "es",
+    "status": "UNCONFIRMED",
+    "flags": [],
+    "counts": {},
 }
 
 Run = Callable[..., tuple[int, str, str]]
@@ -82,16 +102,27 @@ def test_status_in_words_and_for_programs(home: Path, run: Run) -> None:
 
 def test_json_and_home_may_stand_anywhere(home: Path, run: Run) -> None:
     with FakeDaemon(home, {"status": STATUS}):
-        for words in (["--json", "status"], ["status", "--json", "--home", str(home)], ["--home", str(home), "status", "--json"]):
+        for words in (
+            ["--json", "status"],
+            ["status", "--json", "--home", str(home)],
+            ["--home", str(home), "status", "--json"],
+        ):
             assert json.loads(run(*words)[1]) == STATUS
 
 
 def test_options_reach_the_daemon_under_their_names_and_only_when_given(home: Path, run: Run) -> None:
     answers = {
-        **{"space.create": {"id": ID}, "invite.create": {"invite": "p2p1abc"}, "join": {"id": ID, "name": "vecinos"}},
-        **{"peer.add": {"address": "a:1"}, "sync": {"peers": 1, "equal": 1, "received": 5}, "report.list": []},
-        **{"search": [], "report.show": REPORT, "space.list": [SPACE], "peer.list": []},
-        **{"log.check": {"entries": 1, "logs": 1, "forks": 0, "bad": 0}},
+        "space.create": {"id": ID},
+        "invite.create": {"invite": "p2p1abc"},
+        "join": {"id": ID, "name": "vecinos"},
+        "peer.add": {"address": "a:1"},
+        "sync": {"peers": 1, "equal": 1, "received": 5},
+        "report.list": [],
+        "search": [],
+        "report.show": REPORT,
+        "space.list": [SPACE],
+        "peer.list": [],
+        "log.check": {"entries": 1, "logs": 1, "forks": 0, "bad": 0},
     }
     with FakeDaemon(home, answers) as daemon:
         for words in (
@@ -102,7 +133,7 @@ def test_options_reach_the_daemon_under_their_names_and_only_when_given(home: Pa
             "peer add a:1 --space v",
             "peer list",
             "sync --wait --timeout 5",
-            "report list --category roadblock --since 2026-01-01 --near -33.4,-70.6 --radius 5 --tag x --status S --limit 3",
+            "report list --category roadblock --since 2026-01-01 --near -33.4,-70.6 --radius 5 --tag x --limit 3",
             "search agua hosp* --limit 0",
             "report show 4f1c09",
             "log check",
@@ -119,8 +150,13 @@ def test_options_reach_the_daemon_under_their_names_and_only_when_given(home: Pa
         (
             "report.list",
             {
-                **{"category": "roadblock", "since": "2026-01-01", "near": "-33.4,-70.6", "radius": 5.0},
-                **{"tag": "x", "status": "S", "limit": 3, "offset": 0},
+                "category": "roadblock",
+                "since": "2026-01-01",
+                "near": "-33.4,-70.6",
+                "radius": 5.0,
+                "tag": "x",
+                "limit": 3,
+                "offset": 0,
             },
         ),
         ("search", {"words": "agua hosp*", "limit": 0}),
@@ -148,7 +184,7 @@ def test_texts_come_from_standard_input_and_a_filing_carries_a_token(home: Path,
     new = ("report", "new", "--category", "other")
     with FakeDaemon(home, {"report.new": {"id": ID}, "report.show": REPORT}) as daemon:
         run(*new, "--title", "-", "--text", "-", given="Título\nUna línea\notra\n")
-        run(*new, "--title", "-- x", "--text", "-", given="--json\n", *[])
+        run(*new, "--title", "-- x", "--text", "-", given="--json\n")
         run(*new, "--title", "x", "--updates", "4f1c09", "--tag", "a", "--tag", "b", "--severity", "2")
     calls = [params for method, params in daemon.calls if method == "report.new"]
     assert (calls[0]["title"], calls[0]["text"]) == ("Título", "Una línea\notra\n")
@@ -200,11 +236,22 @@ def test_silence_is_not_calm(home: Path, run: Run) -> None:
         assert run("report", "list", "--json")[1] == "[]\n"
 
 
-@pytest.mark.parametrize("nasty", ["\x1b]0;x\x07\x1b[2J", "\x9b1m\x7f\x08\r", "\u202ex", "\u200b\U000e0041\ufe0f", "a\nVERIFIED  b\u2028c"])
+NASTY = ["\x1b]0;x\x07\x1b[2J", "\x9b1m\x7f\x08\r", "\u202ex", "\u200b\U000e0041\ufe0f", "a\nVERIFIED  b\u2028c"]
+
+
+@pytest.mark.parametrize("nasty", NASTY)
 def test_no_field_of_others_can_draw_or_break_a_line(home: Path, run: Run, nasty: str) -> None:
     dirty = {
-        **{**REPORT, "title": nasty, "text": nasty, "place": "9g3w8", "place_name": nasty, "category": nasty, "tags": [nasty]},
-        **{"author": {"name": nasty, "key": "c" * 64}, "state": nasty, "basis": nasty, "lang": nasty},
+        **REPORT,
+        "title": nasty,
+        "text": nasty,
+        "place_name": nasty,
+        "category": nasty,
+        "tags": [nasty],
+        "author": {"name": nasty, "key": "c" * 64},
+        "state": nasty,
+        "basis": nasty,
+        "lang": nasty,
     }
     status = {**STATUS, "spaces": [{**SPACE, "name": nasty}]}
     peer = {"address": nasty, "state": nasty, "origin": "lan", "seen": None, "space": ID}
@@ -212,7 +259,15 @@ def test_no_field_of_others_can_draw_or_break_a_line(home: Path, run: Run, nasty
     answers = {"report.list": [dirty], "search": [dirty], "report.show": dirty, "status": status}
     answers |= {"space.list": [status["spaces"][0]], "peer.list": [peer], "log.check": error}
     with FakeDaemon(home, answers):
-        for words in ("report list", "search x", "report show 4f1c09", "status", "space list", "peer list", "log check"):
+        for words in (
+            "report list",
+            "search x",
+            "report show 4f1c09",
+            "status",
+            "space list",
+            "peer list",
+            "log check",
+        ):
             for extra in ([], ["--json"]):
                 _, out, talk = run(*words.split(), *extra)
                 for line in (out + talk).split("\n"):
@@ -224,6 +279,33 @@ def test_no_field_of_others_can_draw_or_break_a_line(home: Path, run: Run, nasty
 def test_the_invitation_alone_is_the_data(home: Path, run: Run) -> None:
     with FakeDaemon(home, {"invite.create": {"invite": "p2p1abc"}}):
         assert run("invite", "create") == (0, "p2p1abc\n", "")
+
+
+def test_on_a_terminal_an_invitation_is_also_a_picture(home: Path) -> None:
+    with FakeDaemon(home, {"invite.create": {"invite": "p2p1abc"}}):
+        code, shown = on_a_terminal(["invite", "create"], b"")
+    assert code == Exit.DONE
+    assert "▀" in shown.decode()
+    assert "hand it over unseen" in shown.decode()
+
+
+def test_on_a_terminal_a_long_call_shows_how_far_it_has_come(home: Path) -> None:
+    notes = [{"done": 250, "total": 1000}, {"done": 1000, "total": 1000}]
+    answer = {"entries": 1000, "logs": 2, "forks": 0, "bad": 3}
+    with FakeDaemon(home, {"log.check": answer}, {"log.check": notes}):
+        code, shown = on_a_terminal(["log", "check"], b"")
+    assert code == Exit.FAILED
+    assert "█░" in shown.decode()
+    assert "25%" in shown.decode()
+    assert shown.decode().splitlines()[-1].startswith("3 of 1,000 entries are damaged")
+
+
+def test_on_a_terminal_what_is_missing_of_a_report_is_asked_for(home: Path) -> None:
+    with FakeDaemon(home, {"report.new": {"id": ID}}) as daemon:
+        code, _ = on_a_terminal(["report", "new"], "other\nTítulo\n\x04".encode())
+    assert code == Exit.DONE
+    (said,) = [params for _, params in daemon.calls]
+    assert (said["category"], said["title"]) == ("other", "Título")
 
 
 # What goes wrong
@@ -330,7 +412,8 @@ def test_help_tells_all_commands_and_every_command_helps(run: Run) -> None:
 
 def test_import_sends_records_in_batches_and_adds_up_what_became_of_them(home: Path, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "many.jsonl"
-    lines = [json.dumps({"category": "other", "title": f"Título {number}", "text": "\x01" * 2000, "place": "19.4326,-99.1332"}) for number in range(300)]
+    report = {"category": "other", "text": "\x01" * 2000, "place": "19.4326,-99.1332"}
+    lines = [json.dumps({**report, "title": f"Título {number}"}) for number in range(300)]
     file.write_text("\n".join(["{broken", *lines, json.dumps({"category": "other"})]))
 
     def take(params: dict[str, Any]) -> Any:
@@ -370,13 +453,22 @@ def test_what_is_imported_is_understood_as_it_was_read() -> None:
     from p2pnode.commands.bring import as_options
     from protocol.report import Observed, Report
 
-    for report in (
-        Report(category="other", title="x"),
-        Report(
-            *("roadblock", "Título", "Texto\n", ("a", "b"), Observed(1_700_000_000, 900), "este", "Salida", "saw", 0, "ended", "es"),
-            *((("updates", bytes(32)),), (), 3600),
-        ),
-    ):
+    full = Report(
+        category="roadblock",
+        title="Título",
+        text="Texto\n",
+        tags=("a", "b"),
+        observed=Observed(1_700_000_000, 900),
+        place="este",
+        place_name="Salida",
+        basis="saw",
+        severity=0,
+        state="ended",
+        lang="es",
+        relations=(("updates", bytes(32)),),
+        ttl_s=3600,
+    )
+    for report in (Report(category="other", title="x"), full):
         assert importing.report_of(json.loads(json.dumps(as_options(report)))) == (report, [])
 
 
@@ -400,7 +492,8 @@ def test_ctrl_c_ends_a_command_with_130_and_a_closed_pipe_without_a_traceback(ho
     def wait(params: dict[str, Any]) -> Any:
         time.sleep(20)
 
-    with FakeDaemon(home, {"watch": wait, "report.list": [{**REPORT, "id": f"{number:064x}"} for number in range(50)]}, {"watch": [{"watching": True}]}):
+    listed = [{**REPORT, "id": f"{number:064x}"} for number in range(50)]
+    with FakeDaemon(home, {"watch": wait, "report.list": listed}, {"watch": [{"watching": True}]}):
         with subprocess.Popen(command("watch"), stderr=subprocess.PIPE) as watching:
             assert watching.stderr is not None
             watching.stderr.readline()
@@ -416,18 +509,34 @@ def test_ctrl_c_ends_a_command_with_130_and_a_closed_pipe_without_a_traceback(ho
             assert listing.wait(10) == Exit.FAILED
 
 
+HEAVY = {
+    "trio",
+    "nacl",
+    "zeroconf",
+    "cbor2",
+    "apsw",
+    "asyncio",
+    "logging",
+    "dataclasses",
+    "typing",
+    "inspect",
+    "shutil",
+}
+
+
 def test_status_imports_nothing_heavy_and_is_quick(home: Path) -> None:
-    program = "import sys; from p2pnode.cli import main; code = main(['status', '--json']); print(*sys.modules); sys.exit(code)"
+    program = f"import sys; sys.path[:0] = {sys.path!r}; from p2pnode.cli import main; main(['status', '--json']); "
+    program += "print(*sys.modules)"
     with FakeDaemon(home, {"status": STATUS}):
-        done = subprocess.run([sys.executable, "-I", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {program}"], capture_output=True, text=True, check=True)
+        words = [sys.executable, "-I", "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         times = []
         for _ in range(5):
             begun = time.perf_counter()
             subprocess.run(command("status"), capture_output=True, check=True)
             times.append(time.perf_counter() - begun)
     modules = set(done.stdout.splitlines()[1].split())
-    heavy = {"trio", "nacl", "zeroconf", "asyncio", "logging", "dataclasses", "typing", "inspect", "importlib.metadata", "cbor2", "apsw"}
-    assert modules & heavy == set()
+    assert modules & (HEAVY | {"importlib.metadata"}) == set()
     assert len(modules) < 90, sorted(modules)
     if os.getloadavg()[0] < 1:
         assert min(times) < 0.1
@@ -464,7 +573,7 @@ def on_a_terminal(words: list[str], typed: bytes) -> tuple[int, bytes]:
 def test_init_asks_twice_on_a_terminal_and_shows_nothing_of_it(home: Path) -> None:
     code, shown = on_a_terminal(["init"], "ñandú secreto\nñandú secreto\n".encode())
     assert code == Exit.DONE
-    assert "secreto".encode() not in shown
+    assert b"secreto" not in shown
     assert keystore.needs_passphrase(home / "key.json")
     with pytest.raises(Exception, match=r"key\.wrong"):
         keystore.open(home / "key.json", "otro")
@@ -525,7 +634,9 @@ def test_wipe_takes_the_key_first_and_everything_of_ours_but_nothing_else(home: 
     assert run("wipe", "--yes")[0] == Exit.NOT_FOUND
 
 
-def test_a_wipe_killed_behind_its_first_step_has_destroyed_the_key_and_can_be_finished(home: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wipe_killed_behind_its_first_step_has_destroyed_the_key_and_can_be_finished(
+    home: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("init", "--no-passphrase")
     (home / "store.db").write_text("x")
     key = json.loads((home / "key.json").read_text())["key"]
@@ -555,7 +666,8 @@ def test_wipe_asks_on_a_terminal_and_refuses_without_one(home: Path, run: Run) -
 
 def test_wipe_ends_the_process_that_holds_the_home(home: Path, run: Run) -> None:
     run("init", "--no-passphrase")
-    program = "import sys, time; from p2pnode import homelock; homelock.take(sys.argv[1]); print(flush=True); time.sleep(60)"
+    program = "import sys, time; from p2pnode import homelock; homelock.take(sys.argv[1])\n"
+    program += "print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, home], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -567,7 +679,9 @@ def test_wipe_ends_the_process_that_holds_the_home(home: Path, run: Run) -> None
 # The service
 
 
-def test_the_unit_names_no_secret_and_survives_odd_paths(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unit_names_no_secret_and_survives_odd_paths(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     odd = tmp_path / 'a "b" $HOME %h'
     assert run("init", "--passphrase-file", "-", "--home", str(odd), given="secreto\n")[0] == Exit.DONE

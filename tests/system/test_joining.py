@@ -85,7 +85,7 @@ def test_two_who_hurry_with_one_invitation_are_never_both_in(tmp_path: Path) -> 
 
 
 def test_a_joiner_killed_before_it_could_say_that_it_is_in_is_in(tmp_path: Path) -> None:
-    with invitation_through_a_relay(tmp_path, "beto", "carla") as ((ana, beto, carla), relay, invitation):
+    with invitation_through_a_relay(tmp_path, "beto") as ((ana, beto), relay, invitation):
         relay.says_until = WELCOMED
         asking = Thread(target=beto.run, args=("join", "-", "--name", "beto"), kwargs={"given": invitation})
         asking.start()
@@ -101,8 +101,6 @@ def test_a_joiner_killed_before_it_could_say_that_it_is_in_is_in(tmp_path: Path)
         assert beto.ask("join", invite=invitation)["name"] == "vecinos"
         met(ana, beto)
         assert ana.space["members"] == 2
-        refused = carla.run("join", "-", given=invitation)
-        assert refused.returncode == 5, "never acknowledged, and claimed all the same"
 
 
 def test_a_joiner_that_finds_nobody_says_so_and_is_let_in_as_soon_as_somebody_is_there(tmp_path: Path) -> None:
