@@ -46,7 +46,7 @@ async def run(
             node = Node(settings, store, spaces, ambient, limits or Limits(), nursery)
             await node.listening.open()
             node.dial_known()
-            nursery.start_soon(_stop_on_signal, node)
+            await nursery.start(_stop_on_signal, node)
             for task in (node.index, node.grant, node.sync.run, node.listening.run, node.lan.run, node.discover):
                 nursery.start_soon(task)
             nursery.start_soon(partial(control.serve, listener, *methods.of(node), note=events.log))
@@ -65,7 +65,8 @@ async def run(
             events.log("node.stopped")
 
 
-async def _stop_on_signal(node: Node) -> None:
+async def _stop_on_signal(node: Node, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for _ in signals:
             node.stopping.set()

@@ -80,11 +80,6 @@ def read_pending(db: apsw.Connection, after: int, limit: int) -> list[Row]:
     return _judged(*one(db, _PENDING, after, limit))
 
 
-def read_named(db: apsw.Connection, entries: Sequence[int]) -> list[Row]:
-    """The rows of these entries, judged."""
-    return _judged(*one(db, _NAMED, json.dumps(entries)))
-
-
 def _judged(shape: str, ids: bytes | None, blob: bytes | None) -> list[Row]:
     rows = []
     at = 0
@@ -138,6 +133,13 @@ def list_own(db: apsw.Connection, space_no: int, run: Run) -> None:
         rows = rows_of(run, space_no, no << SEQ_BITS | run.first_seq)
         enter(db, rows)
         _move_marks(db, rows)
+
+
+def enter_late(db: apsw.Connection, entries: Sequence[int]) -> None:
+    """Puts reports on the board whose payloads came late. One that was there before it was found damaged stays."""
+    known = "SELECT 1 FROM report WHERE substr(id, 1, 8) = substr(?, 1, 8) AND entry = ?"
+    late = _judged(*one(db, _NAMED, json.dumps(entries)))
+    enter(db, [row for row in late if one(db, known, row.id, row.entry) is None])
 
 
 def enter(db: apsw.Connection, rows: Sequence[Row]) -> None:

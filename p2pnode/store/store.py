@@ -108,7 +108,7 @@ class Store:
             taken = take_runs(db, space_no, batch, gate)
             if taken.filled:
                 self._board.fills += 1
-                reports.enter(db, reports.read_named(db, taken.unlisted))
+                reports.enter_late(db, taken.unlisted)
             also(db, taken.outcomes)
             return taken.outcomes
 

@@ -1,4 +1,4 @@
-"""`run`, `start` and `stop` with real daemons: one per home, reached by its owner, and without a trace of the secret."""
+"""`run`, `start` and `stop` with real daemons: one per home, reached by its owner, no trace of the secret anywhere."""
 
 import os
 import signal
