@@ -12,7 +12,7 @@ import trio
 from p2pnode.ambient import Ambient
 from p2pnode.space import Space
 from p2pnode.store import Once, Store
-from protocol import keys, membership
+from protocol import keys, membership, statement
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
 from protocol.errors import InputRefused
 from protocol.limits import LAMPORT_STEP_MAX, LOG_ID_SIZE, PAYLOAD_SALT_SIZE, REFS_MAX, RUN_ENTRIES_MAX
@@ -105,7 +105,7 @@ class Author:
             if not due:
                 return None
             statements = [
-                (int(Kind.GRANT), membership.encode(grant, self._ambient.entropy(PAYLOAD_SALT_SIZE)))
+                (int(Kind.GRANT), statement.encode(grant, self._ambient.entropy(PAYLOAD_SALT_SIZE)))
                 for grant in due[:RUN_ENTRIES_MAX]
             ]
             return await self.publish(space, LogClass.MEMBERSHIP, statements)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from p2pnode.failures import CommandError, Exit
 from p2pnode.store import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreRefused
 
-
 _REFUSED = {
     "missing": "store.missing",
     "empty": "store.empty",

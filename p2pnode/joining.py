@@ -19,8 +19,9 @@ from p2pnode.space import Space
 from protocol.connection import Connection, Established, Event
 from protocol.errors import RemoteProtocolError
 from protocol.log import Run, Verdict, prove_untrusted
-from protocol.membership import Answer, Claim, Statement, may_answer
+from protocol.membership import Answer, may_answer
 from protocol.messages import Joined, RunMessage, Welcome
+from protocol.statement import Claim, Statement
 
 
 class Host:

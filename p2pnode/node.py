@@ -23,20 +23,20 @@ from p2pnode.listening import Listening
 from p2pnode.space import Space
 from p2pnode.store import SpaceRow, Store, StoreError
 from p2pnode.sync import Sync, connect
-from protocol import invite, keys, membership
+from protocol import invite, keys, statement
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
 from protocol.handshake import LocalEnd, Mode, SessionSecret
 from protocol.invite import Invitation
 from protocol.limits import LOG_ID_SIZE, PAYLOAD_SALT_SIZE, Limits
 from protocol.log import Run, rebuild
-from protocol.membership import Claim, Founding, Role
 from protocol.noise import KeyPair
+from protocol.statement import Claim, Founding, Role
 
 LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is dialled for this long
 IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back to the system
 GOODBYE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 5.0  # a full disk: until somebody has made room
-JOIN_RETRY_SECONDS = 3.0
+JOIN_RETRY_SECONDS = 1.0
 REFUSALS_MAX = 2  # a claim that was not taken: once may be a cut line, twice is somebody who was faster
 
 
@@ -84,8 +84,8 @@ class Node:
         """A new space of which we are the founder."""
         entropy = self.ambient.entropy
         secret, seed, static = entropy(32), entropy(32), entropy(32)
-        names = membership.tidy_name(name), membership.tidy_name(pen_name, "pen")
-        run = self._first_entry(None, seed, Founding(*names, membership.epoch_hash(secret)))
+        names = statement.tidy_name(name), statement.tidy_name(pen_name, "pen")
+        run = self._first_entry(None, seed, Founding(*names, statement.epoch_hash(secret)))
         id = run.ids[0]
         row = await self.store.add_space(
             id, epochs=(secret,), static_secret=static, author_seed=seed, founding=replace(run, space=id)
@@ -100,9 +100,9 @@ class Node:
     def _first_entry(self, space: bytes | None, seed: bytes, body: Founding | Claim) -> Run:
         """A log of one entry: a founding, or the claim with which a newcomer begins."""
         log = LogIdentity(space, keys.signer_public(seed), self.ambient.entropy(LOG_ID_SIZE), LogClass.MEMBERSHIP)
-        payload = membership.encode(body, self.ambient.entropy(PAYLOAD_SALT_SIZE))
+        payload = statement.encode(body, self.ambient.entropy(PAYLOAD_SALT_SIZE))
         now = time_units(self.ambient.now())
-        run = rebuild(space or b"", log, 1, None, [1], [now], [int(membership.kind_of(body))], [payload], {}, {}, {})
+        run = rebuild(space or b"", log, 1, None, [1], [now], [int(statement.kind_of(body))], [payload], {}, {}, {})
         return sign_run(run, keys.signer_secret(seed))
 
     async def invite(self, space: Space, addresses: Sequence[invite.Address], seconds: int, role: Role) -> str:
@@ -110,9 +110,9 @@ class Node:
         entropy = self.ambient.entropy
         seed, join_secret = entropy(32), entropy(32)
         expires = int(self.ambient.now()) + seconds
-        body = membership.invite(space.id, space.author, seed, role, expires, join_secret)
+        body = statement.invite(space.id, space.author, seed, role, expires, join_secret)
         async with self.author.lock:
-            payload = membership.encode(body, entropy(PAYLOAD_SALT_SIZE))
+            payload = statement.encode(body, entropy(PAYLOAD_SALT_SIZE))
             run = await self.author.publish(space, LogClass.MEMBERSHIP, [(int(Kind.INVITE), payload)])
         self.exchange.announce_run(space, run)
         return invite.encode(Invitation(space.id, join_secret, seed, expires, tuple(addresses), ()))
@@ -129,7 +129,7 @@ class Node:
             raise CommandError(Exit.REFUSED, "join.expired")
         if not invitation.addresses:
             raise CommandError(Exit.REFUSED, "join.no_address")
-        seed, claim = await self._claim(invitation, membership.tidy_name(pen_name))
+        seed, claim = await self._claim(invitation, statement.tidy_name(pen_name))
         refusals = 0
         while True:
             told("join.dialling")
@@ -152,7 +152,7 @@ class Node:
         while not space.members.admitted(space.author):
             await self._members_moved.wait()
         founding = space.members.founding
-        if founding is None or founding.epoch_hash not in map(membership.epoch_hash, space.epochs):
+        if founding is None or founding.epoch_hash not in map(statement.epoch_hash, space.epochs):
             raise CommandError(Exit.FAILED, "join.wrong_secret")
         return space
 
@@ -162,7 +162,7 @@ class Node:
         kept = self.store.joining(admission)
         seed = kept if kept is not None else self.ambient.entropy(32)
         author = keys.signer_public(seed)
-        body = membership.claim(invitation.space, author, invitation.admission_seed, pen_name)
+        body = statement.claim(invitation.space, author, invitation.admission_seed, pen_name)
         run = self._first_entry(invitation.space, seed, body)
         if kept is None:
             await self.store.keep_joining(admission, seed)

@@ -13,8 +13,9 @@ from protocol.entry import LogClass
 from protocol.handshake import START_NONCE_SIZE, LocalEnd, Mode, SessionSecret
 from protocol.keys import derive, signer_public, signer_secret
 from protocol.log import Run
-from protocol.membership import Admission, Claim, Members, Statement, Use
+from protocol.membership import Admission, Members, Use
 from protocol.noise import KeyPair
+from protocol.statement import Claim, Statement, statement_untrusted
 
 INVITES_TRIED_MAX = 16  # of each inviter's open invitations, the newest: one member must not slow every handshake
 _LAN_PURPOSE = b"p2pnode lan 1"
@@ -66,7 +67,7 @@ class Space:
         return membership.answerable(self.members, now, uses, INVITES_TRIED_MAX)
 
     def claim_in(self, run: Run) -> Statement | None:
-        """The claim that a run consists of: one entry, the first of its log, its proof good. None if it is anything else."""
+        """The claim that a run consists of: one entry, the first of its log, its proof good. None: anything else."""
         statements = list(statements_of(self.id, [run]))
         if run.log.log_class is LogClass.MEMBERSHIP and len(run) == len(statements) == 1:
             return statements[0] if type(statements[0].body) is Claim else None
@@ -120,7 +121,7 @@ def statements_of(space: bytes, runs: Iterable[Run]) -> Iterable[Statement]:
     for run in runs:
         for index, payload in enumerate(run.payloads):
             if payload is not None:
-                statement = membership.statement_untrusted(
+                said = statement_untrusted(
                     space,
                     run.ids[index],
                     run.log.author,
@@ -129,5 +130,5 @@ def statements_of(space: bytes, runs: Iterable[Run]) -> Iterable[Statement]:
                     run.kinds[index],
                     payload,
                 )
-                if statement is not None:
-                    yield statement
+                if said is not None:
+                    yield said

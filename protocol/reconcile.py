@@ -6,10 +6,7 @@
                                                               or the ids themselves where few are left
     the same, and so on until nothing is open        -->      … the client alone keeps the result
 
-    message = 0x61 range*
-    range   = upper bound, mode, (nothing | fingerprint | id list); it begins where the one before it ends
-
-The end of a message stands for "nothing more to say". A fingerprint is a sum, so prefix sums over a sealed snapshot
+A fingerprint is a sum, so prefix sums over a sealed snapshot
 give that of any range at once; whoever may choose ids can make two sets with one sum, so ours are keyed by the session.
 A message that would pass its size limit ends with one fingerprint over all that it leaves open; the exchange goes on
 from there.
@@ -21,18 +18,29 @@ and `need`. Specification section "Reconciliation"; wire format: negentropy-prot
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import assert_never
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.limits import RECONCILE_ROUNDS_MAX
+from protocol.ranges import (
+    FINGERPRINT_SIZE,
+    INFINITY,
+    ITEM_SIZE,
+    KEY_SIZE,
+    TIMESTAMP_INFINITE,
+    TIMESTAMP_SIZE,
+    VERSION,
+    Fingerprint,
+    IdList,
+    Mode,
+    Range,
+    Skip,
+    ranges_untrusted,
+    varint_bytes,
+)
 
-VERSION = 0x61
-ITEM_SIZE = 32
-FINGERPRINT_SIZE = 16
 FRAME_SIZE_MIN = 4096  # below it a frame might hold no progress
 
 IDS_MAX = 2**18  # needed ids kept of one exchange, 30 MB; then it ends early and the next one finds the rest
@@ -40,11 +48,6 @@ ROUND_PAYS = 512  # a full frame has an id for every 32 bytes; one in 16 of that
 
 _BUCKETS = 16
 _FRAME_RESERVE = 200  # the reference's: room for an id, two bounds and the closing fingerprint
-_TIMESTAMP_SIZE = 8
-_KEY_SIZE = _TIMESTAMP_SIZE + ITEM_SIZE
-_TIMESTAMP_INFINITE = 2**64 - 1
-_INFINITY = b"\xff" * _TIMESTAMP_SIZE  # bounds are kept as timestamp (8 bytes) || id prefix, which sorts as they do
-_START = bytes(_TIMESTAMP_SIZE)
 
 
 class Snapshot:
@@ -55,16 +58,16 @@ class Snapshot:
     def __init__(self, keys: list[bytes]) -> None:
         """`seal` is the way in. `keys` are sorted: timestamp, 8 bytes big-endian, then the id."""
         self._keys = keys
-        self._sums = list(accumulate((int.from_bytes(key[_TIMESTAMP_SIZE:], "little") for key in keys), initial=0))
+        self._sums = list(accumulate((int.from_bytes(key[TIMESTAMP_SIZE:], "little") for key in keys), initial=0))
 
     @classmethod
     def seal(cls, items: Iterable[tuple[int, bytes]]) -> "Snapshot":
         """The snapshot of these (timestamp, 32-byte id). Raises LocalProtocolError for two equal ones or a bad one."""
         try:
-            keys = sorted([timestamp.to_bytes(_TIMESTAMP_SIZE, "big") + id for timestamp, id in items])
+            keys = sorted([timestamp.to_bytes(TIMESTAMP_SIZE, "big") + id for timestamp, id in items])
         except OverflowError as error:
             raise LocalProtocolError("item: timestamp out of range") from error
-        if any(len(key) != _KEY_SIZE for key in keys) or (keys and keys[-1] >= _INFINITY):
+        if any(len(key) != KEY_SIZE for key in keys) or (keys and keys[-1] >= INFINITY):
             raise LocalProtocolError("item: size of its id, or an infinite timestamp")
         if any(a == b for a, b in pairwise(keys)):
             raise LocalProtocolError("item: twice in one snapshot")
@@ -74,7 +77,7 @@ class Snapshot:
         return len(self._keys)
 
     def ids(self, lower: int, upper: int) -> list[bytes]:
-        return [key[_TIMESTAMP_SIZE:] for key in self._keys[lower:upper]]
+        return [key[TIMESTAMP_SIZE:] for key in self._keys[lower:upper]]
 
     def find(self, bound: bytes, lower: int = 0) -> int:
         """The number of items below a bound that lies at or above item `lower`."""
@@ -83,21 +86,21 @@ class Snapshot:
     def fingerprint(self, lower: int, upper: int) -> bytes:
         """Of the items with these indexes: SHA-256 over the sum of their ids and their number, 16 bytes of it."""
         total = (self._sums[upper] - self._sums[lower]) % 2**256
-        return sha256(total.to_bytes(32, "little") + _varint(upper - lower)).digest()[:FINGERPRINT_SIZE]
+        return sha256(total.to_bytes(32, "little") + varint_bytes(upper - lower)).digest()[:FINGERPRINT_SIZE]
 
     def bound_at(self, index: int) -> bytes:
         """The shortest bound that separates item `index` from the one before it."""
         before, key = self._keys[index - 1], self._keys[index]
-        if before[:_TIMESTAMP_SIZE] != key[:_TIMESTAMP_SIZE]:
-            return key[:_TIMESTAMP_SIZE]
-        size = _TIMESTAMP_SIZE
+        if before[:TIMESTAMP_SIZE] != key[:TIMESTAMP_SIZE]:
+            return key[:TIMESTAMP_SIZE]
+        size = TIMESTAMP_SIZE
         while before[size] == key[size]:
             size += 1
         return key[: size + 1]
 
     def item_bound(self, index: int) -> bytes:
         """Item `index` itself as a bound; infinity behind the last one."""
-        return self._keys[index] if index < len(self._keys) else _INFINITY
+        return self._keys[index] if index < len(self._keys) else INFINITY
 
 
 class Client:
@@ -122,7 +125,7 @@ class Client:
             raise LocalProtocolError("reconciliation already started")
         self._open = True
         out = _Message(self._snapshot, self._frame_size_max)
-        out.split(0, len(self._snapshot), _INFINITY)
+        out.split(0, len(self._snapshot), INFINITY)
         return bytes(out.data)
 
     def receive_untrusted(self, message: bytes) -> bytes | None:
@@ -137,7 +140,7 @@ class Client:
             raise RemoteProtocolError("reconcile: does not end")
         if message[:1] != bytes([VERSION]):
             raise RemoteProtocolError("reconcile: version")
-        reply = _answer(self._snapshot, _ranges_untrusted(message), self._frame_size_max, self._learn)
+        reply = _answer(self._snapshot, ranges_untrusted(message), self._frame_size_max, self._learn)
         self._open = len(reply) > 1 and len(self.need) < IDS_MAX
         return reply if self._open else None
 
@@ -175,7 +178,7 @@ class Server:
             raise RemoteProtocolError("reconcile: version")
         if message[0] != VERSION:
             return bytes([VERSION])
-        return _answer(self._snapshot, _ranges_untrusted(message), self._frame_size_max, None)
+        return _answer(self._snapshot, ranges_untrusted(message), self._frame_size_max, None)
 
 
 def _check_frame_size(frame_size_max: int) -> None:
@@ -271,148 +274,23 @@ class _Message:
         """Ends a message that became too long: `keep` bytes of it, then one fingerprint from item `lower` on."""
         del self.data[keep:]
         self._quiet = None
-        self._range(_INFINITY, Mode.FINGERPRINT, self._snapshot.fingerprint(lower, len(self._snapshot)))
+        self._range(INFINITY, Mode.FINGERPRINT, self._snapshot.fingerprint(lower, len(self._snapshot)))
 
     def _listed(self, lower: int, upper: int) -> tuple[bytes, bytes]:
-        return _varint(upper - lower), b"".join(self._snapshot.ids(lower, upper))
+        return varint_bytes(upper - lower), b"".join(self._snapshot.ids(lower, upper))
 
-    def _range(self, bound: bytes, mode: "Mode", *payload: bytes) -> None:
+    def _range(self, bound: bytes, mode: Mode, *payload: bytes) -> None:
         if self._quiet is not None:
             self._bound(self._quiet)
-            self.data += _varint(Mode.SKIP)
+            self.data += varint_bytes(Mode.SKIP)
             self._quiet = None
         self._bound(bound)
-        self.data += _varint(mode) + b"".join(payload)
+        self.data += varint_bytes(mode) + b"".join(payload)
 
     def _bound(self, bound: bytes) -> None:
-        timestamp, prefix = int.from_bytes(bound[:_TIMESTAMP_SIZE], "big"), bound[_TIMESTAMP_SIZE:]
-        if timestamp == _TIMESTAMP_INFINITE:
-            self.data += _varint(0) + _varint(0)
+        timestamp, prefix = int.from_bytes(bound[:TIMESTAMP_SIZE], "big"), bound[TIMESTAMP_SIZE:]
+        if timestamp == TIMESTAMP_INFINITE:
+            self.data += varint_bytes(0) + varint_bytes(0)
         else:
-            self.data += _varint(timestamp - self._timestamp + 1) + _varint(len(prefix)) + prefix
+            self.data += varint_bytes(timestamp - self._timestamp + 1) + varint_bytes(len(prefix)) + prefix
             self._timestamp = timestamp
-
-
-# Wire
-
-
-class Mode(IntEnum):
-    SKIP = 0
-    FINGERPRINT = 1
-    ID_LIST = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """Nothing to say about the items up to `upper`."""
-
-    upper: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    upper: bytes
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class IdList:
-    """All that the sender holds in the range."""
-
-    upper: bytes
-    ids: list[bytes]
-
-
-Range = Skip | Fingerprint | IdList
-
-
-def _ranges_untrusted(message: bytes) -> list[Range]:
-    """The ranges of a message behind its version byte. Raises RemoteProtocolError unless it is well-formed:
-
-    shortest varints, rising bounds with prefixes of at most 32 bytes, a known mode, as many ids as announced, none
-    twice in its list, nothing beyond infinity.
-    """
-    reader = _Reader(message)
-    ranges: list[Range] = []
-    before = _START
-    while not reader.is_done:
-        upper = reader.bound(int.from_bytes(before[:_TIMESTAMP_SIZE], "big"))
-        mode = reader.varint()
-        match mode:
-            case Mode.SKIP:
-                range_: Range = Skip(upper)
-            case Mode.FINGERPRINT:
-                range_ = Fingerprint(upper, reader.take(FINGERPRINT_SIZE))
-            case Mode.ID_LIST:
-                range_ = IdList(upper, reader.ids(reader.varint()))
-            case _:
-                raise RemoteProtocolError("reconcile: mode")
-        if upper.ljust(_KEY_SIZE, b"\0") <= before.ljust(_KEY_SIZE, b"\0") and range_ != _NOTHING_LEFT:
-            raise RemoteProtocolError("reconcile: bounds do not rise")
-        ranges.append(range_)
-        before = upper
-    return ranges
-
-
-class _Reader:
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, message: bytes) -> None:
-        self._data = message
-        self._at = 1
-
-    @property
-    def is_done(self) -> bool:
-        return self._at == len(self._data)
-
-    def take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._data):
-            raise RemoteProtocolError("reconcile: cut short")
-        part = self._data[self._at : end]
-        self._at = end
-        return part
-
-    def varint(self) -> int:
-        value = 0
-        for count in range(_VARINT_SIZE_MAX):
-            byte = self.take(1)[0]
-            value = value << 7 | byte & 0x7F
-            if (byte == 0x80 and count == 0) or value >= 2**64:
-                break
-            if byte < 0x80:
-                return value
-        raise RemoteProtocolError("reconcile: varint")
-
-    def bound(self, timestamp: int) -> bytes:
-        """A bound that follows one with this timestamp."""
-        distance = self.varint()
-        size = self.varint()
-        if size > ITEM_SIZE or (distance == 0 and size > 0):
-            raise RemoteProtocolError("reconcile: bound")
-        prefix = self.take(size)
-        if distance == 0:
-            return _INFINITY
-        if timestamp + distance - 1 >= _TIMESTAMP_INFINITE:
-            raise RemoteProtocolError("reconcile: bound beyond infinity")
-        return (timestamp + distance - 1).to_bytes(_TIMESTAMP_SIZE, "big") + prefix
-
-    def ids(self, count: int) -> list[bytes]:
-        data = self.take(count * ITEM_SIZE)
-        ids = [data[at : at + ITEM_SIZE] for at in range(0, len(data), ITEM_SIZE)]
-        if len(set(ids)) != count:
-            raise RemoteProtocolError("reconcile: id listed twice")
-        return ids
-
-
-def _varint(value: int) -> bytes:
-    """Base 128, most significant digit first, the high bit set on all but the last."""
-    digits = [value & 0x7F]
-    while value := value >> 7:
-        digits.append(value & 0x7F | 0x80)
-    return bytes(reversed(digits))
-
-
-_VARINT_SIZE_MAX = 10
-# A reference server that lists its last items in a message just full closes it with this, in vain but harmless.
-_NOTHING_LEFT = Fingerprint(_INFINITY, sha256(bytes(33)).digest()[:FINGERPRINT_SIZE])

@@ -8,11 +8,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from p2pnode.store import Store
-from protocol import keys, membership, report
+from protocol import keys, report, statement
 from protocol.entry import Kind, LogClass, LogIdentity, payload_hash
 from protocol.log import Run, must_be_signed, rebuild
-from protocol.membership import Founding
 from protocol.report import Report
+from protocol.statement import Founding
 
 KEY = b"k" * 32
 NOW = 1_800_000_000
@@ -56,9 +56,9 @@ def signed(run: Run, author: str) -> Run:
 
 
 def founding(name: str = "founder") -> Run:
-    body = Founding("vecinos", name, membership.epoch_hash(b"e" * 32))
+    body = Founding("vecinos", name, statement.epoch_hash(b"e" * 32))
     log = LogIdentity(None, keys.signer_public(seed_of(name)), b"founding", LogClass.MEMBERSHIP)
-    payload = membership.encode(body, bytes(16))
+    payload = statement.encode(body, bytes(16))
     run = rebuild(b"", log, 1, None, [1], [2_000_000], [int(Kind.FOUNDING)], [payload], {}, {}, {})
     return signed(replace(run, space=run.ids[0]), name)
 

@@ -30,12 +30,12 @@ from protocol import (
     invite,
     keys,
     log,
-    membership,
     messages,
     noise,
     reconcile,
     records,
     report,
+    statement,
 )
 from protocol.connection import SnapshotWanted
 from protocol.errors import InputRefused, RemoteProtocolError
@@ -190,12 +190,12 @@ reads = {
         ),
         st.tuples(octets | st.just(RUN.log.author), st.dictionaries(st.integers(0, 2), octets, max_size=3)),
     ),
-    "membership.decode_untrusted": (
-        membership.decode_untrusted,
+    "statement.decode_untrusted": (
+        statement.decode_untrusted,
         st.tuples(st.integers(0, 5), bytes_like(MEMBERSHIP_MAPS).map(bytes(16).__add__) | wounded(PAYLOADS)),
     ),
-    "membership.statement_untrusted": (
-        lambda kind, seq, payload: membership.statement_untrusted(SPACE, SPACE, b"a" * 32, 1, seq, kind, payload),
+    "statement.statement_untrusted": (
+        lambda kind, seq, payload: statement.statement_untrusted(SPACE, SPACE, b"a" * 32, 1, seq, kind, payload),
         st.tuples(st.integers(0, 5), st.integers(1, 2), bytes_like(MEMBERSHIP_MAPS).map(bytes(16).__add__) | wounded(PAYLOADS)),
     ),
     "messages.split_untrusted": (

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KILL_SECONDS = 1.0
 KEYS = (paths.KEY, paths.KEY + ".new")
 REST = (
-    *(paths.STORE + suffix for suffix in ("", "-wal", "-shm", "-journal")),
+    *(paths.STORE + fresh + suffix for fresh in ("", ".new") for suffix in ("", "-wal", "-shm", "-journal")),
     paths.SETTINGS,
     paths.SETTINGS + ".new",
     paths.LOG,

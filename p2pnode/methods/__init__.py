@@ -7,7 +7,6 @@ way: reports, or how far they have come.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-
 from typing import TYPE_CHECKING, ParamSpec
 
 from p2pnode.complaint import understood

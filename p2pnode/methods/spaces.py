@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from random import SystemRandom
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -15,8 +15,8 @@ from p2pnode.methods.daemon import space_json
 from p2pnode.sentences import say
 from protocol import invite
 from protocol.errors import InputRefused
-from protocol.membership import Role
 from protocol.report import parse_duration
+from protocol.statement import Role
 
 if TYPE_CHECKING:
     from p2pnode.node import Node

@@ -22,12 +22,12 @@ from p2pnode.author import sign_run
 from p2pnode.node import Node
 from p2pnode.space import Space
 from p2pnode.store import Store
-from protocol import invite, keys, membership
+from protocol import invite, keys, statement
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
 from protocol.limits import LOG_ID_SIZE, PAYLOAD_SALT_SIZE, RUN_ENTRIES_MAX, Limits
 from protocol.log import Run, Verdict, rebuild
-from protocol.membership import Role
 from protocol.report import Observed, Report, encode
+from protocol.statement import Role
 
 AUTHORS = 10
 CHANGED = 5  # logs that `change` appends to
@@ -122,9 +122,9 @@ async def _found(node: Node) -> list[bytes]:
     for number in range(AUTHORS):
         invitation = invite.decode(await node.invite(space, (), DAY_SECONDS, Role.WRITER))
         seed = _AMBIENT.entropy(keys.KEY_SIZE)
-        body = membership.claim(space.id, keys.signer_public(seed), invitation.admission_seed, f"author {number}")
+        body = statement.claim(space.id, keys.signer_public(seed), invitation.admission_seed, f"author {number}")
         log = LogIdentity(space.id, keys.signer_public(seed), _AMBIENT.entropy(LOG_ID_SIZE), LogClass.MEMBERSHIP)
-        claim = _next_run(space, Tip(seed, log, 0, None, 0), Kind.CLAIM, [membership.encode(body, bytes(16))])
+        claim = _next_run(space, Tip(seed, log, 0, None, 0), Kind.CLAIM, [statement.encode(body, bytes(16))])
         await _commit(node, space, [claim])
         await node.author.grant_due(space)
         seeds.append(seed)

@@ -623,7 +623,7 @@ def test_init_leaves_other_peoples_directories_and_orphaned_stores_alone(home: P
 
 def test_wipe_takes_the_key_first_and_everything_of_ours_but_nothing_else(home: Path, run: Run) -> None:
     run("init", "--no-passphrase")
-    for name in ("store.db", "store.db-wal", "store.db-shm", "daemon.log", "thesis.txt"):
+    for name in ("store.db", "store.db-wal", "store.db-shm", "store.db.new", "daemon.log", "thesis.txt"):
         (home / name).write_text("x")
     begun = time.monotonic()
     code, _, _ = run("wipe", "--yes")

@@ -2,33 +2,16 @@
 
 import ast
 import json
-import re
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protocol import (
-    beacon,
-    board,
-    connection,
-    entry,
-    frontier,
-    handshake,
-    invite,
-    keys,
-    limits,
-    membership,
-    messages,
-    reconcile,
-    records,
-    report,
-)
+from protocol import beacon, entry, frontier, invite, keys, limits, messages, records, report, statement
 from protocol.entry import Header, LogClass, LogIdentity
 from protocol.errors import InputRefused, RemoteProtocolError
 from protocol.frontier import LogState, State
@@ -240,7 +223,7 @@ def test_both_ends_of_a_handshake_write_what_the_specification_says(case: dict[s
         assert case["handshake_hash"] == finished.transport.handshake_hash.hex()
     record = RecordWriter(ours.transport.send, 0.0).write(b"hello")
     assert case["first_records"] == [record.hex(), RecordWriter(theirs.transport.send, 0.0).write(b"hello").hex()]
-    assert [b"hello"] == list(RecordReader(theirs.transport.receive).receive(record))
+    assert list(RecordReader(theirs.transport.receive).receive(record)) == [b"hello"]
 
 
 @named(HANDSHAKE["valid"])
@@ -378,7 +361,7 @@ def decode_payload(case: dict[str, Any]) -> Any:
     payload = bytes.fromhex(case["payload"])
     if case["kind"] == entry.Kind.REPORT:
         return report.decode_untrusted(payload)
-    return membership.decode_untrusted(case["kind"], payload)
+    return statement.decode_untrusted(case["kind"], payload)
 
 
 @named(PAYLOAD["valid"])
@@ -386,24 +369,24 @@ def test_a_payload_is_read_and_written_as_the_specification_says(case: dict[str,
     space, author, payload = (bytes.fromhex(value) for value in (PAYLOAD["space"], PAYLOAD["author"], case["payload"]))
     body = decode_payload(case)
     match body:
-        case membership.Invite():
-            assert membership.check_invite(space, author, body)
-        case membership.Claim():
-            assert membership.check_claim(space, author, body)
+        case statement.Invite():
+            assert statement.check_invite(space, author, body)
+        case statement.Claim():
+            assert statement.check_claim(space, author, body)
         case _:
             pass
     if "later version" not in case["name"]:
-        encode = report.encode if case["kind"] == entry.Kind.REPORT else membership.encode
+        encode = report.encode if case["kind"] == entry.Kind.REPORT else statement.encode
         assert case["payload"] == encode(body, payload[: limits.PAYLOAD_SALT_SIZE]).hex()
 
 
 def test_proofs_of_invites_and_claims_are_the_specifications() -> None:
     space, author, seed = (bytes.fromhex(PAYLOAD[name]) for name in ("space", "author", "admission_seed"))
     found = {case["name"]: decode_payload(case) for case in PAYLOAD["valid"]}
-    made = membership.claim(space, author, seed, "Ñandú")
+    made = statement.claim(space, author, seed, "Ñandú")
     assert made == found["claim"]
     shown = found["invite"]
-    assert shown == membership.invite(space, author, seed, shown.role, shown.expires_s, shown.join_secret)
+    assert shown == statement.invite(space, author, seed, shown.role, shown.expires_s, shown.join_secret)
 
 
 @named(PAYLOAD["invalid"])

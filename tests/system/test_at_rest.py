@@ -1,4 +1,4 @@
-"""At rest: with a passphrase, nothing that anybody wrote or did can be read in the home, neither running nor stopped."""
+"""At rest: with a passphrase, nothing that anybody wrote can be read in the home, neither running nor stopped."""
 
 import base64
 from pathlib import Path
@@ -159,7 +159,8 @@ def test_a_wrong_passphrase_is_exit_code_6_changes_nothing_and_says_nothing_else
 
 def test_the_passphrase_is_never_in_the_arguments_or_the_environment_of_the_daemon(tmp_path: Path) -> None:
     ana = Daemon(tmp_path / "ana", passphrase=PASSPHRASE)
-    started = ana.run("start", "--lan", "off", "--listen", "127.0.0.1:0", "--passphrase-file", str(tmp_path / "ana.secret"))
+    secret = str(tmp_path / "ana.secret")
+    started = ana.run("start", "--lan", "off", "--listen", "127.0.0.1:0", "--passphrase-file", secret)
     try:
         assert started.returncode == 0, started.stderr
         pid = int((ana.home / paths.LOCK).read_text())

@@ -1,4 +1,4 @@
-"""The control socket of a real daemon, used badly: whoever does not read, or talks rubbish, harms nobody but himself."""
+"""The control socket of a real daemon, used badly: who does not read, or talks rubbish, harms nobody else."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -48,11 +49,9 @@ def line(method: str, **params: Any) -> bytes:
 def everything(connection: socket.socket) -> bytes:
     """What comes until the daemon hangs up."""
     received = bytearray()
-    try:
+    with suppress(ConnectionError):
         while data := connection.recv(1 << 20):
             received += data
-    except ConnectionError:
-        pass
     return bytes(received)
 
 
@@ -114,10 +113,8 @@ def test_a_line_of_more_than_a_mebibyte_is_refused_and_others_are_served_meanwhi
     with plugged_in(ana) as glutton:
         glutton.sendall(b"x" * (1 << 20))
         assert ana.ask("status")
-        try:
+        with suppress(ConnectionError):
             glutton.sendall(b"x" * (1 << 20))
-        except ConnectionError:
-            pass
         answer = json.loads(everything(glutton).partition(b"\n")[0])
         assert answer["error"]["code"] == -32600
     assert ana.ask("status")

@@ -1,4 +1,4 @@
-"""Damage: a disk that lies is noticed, nothing that it changed is shown or passed on, and peers still have the truth."""
+"""Damage: a disk that lies is noticed, nothing that it changed is shown or sent, and peers still have the truth."""
 
 import random
 import shutil
@@ -62,13 +62,19 @@ def assert_honest(node: Daemon, board: dict[str, Any]) -> None:
         ("search", {"words": "palabras", "limit": 0}),
         *(("report.show", {"id": id}) for id in sorted(board)[::50]),
     ):
-        try:
-            told = node.ask(method, **params)
-        except CommandError as refusal:
-            assert refusal.key in ("store.damaged", "report.unknown"), method
-            continue
-        for report in told if isinstance(told, list) else [told]:
+        for report in asked(node, method, **params):
             assert report == board[report["id"]]
+
+
+def asked(node: Daemon, method: str, **params: Any) -> list[Any]:
+    """The reports that a question finds; none where the node says that it cannot read them."""
+    try:
+        told = node.ask(method, **params)
+    except CommandError as refusal:
+        if refusal.key in ("store.damaged", "report.unknown"):
+            return []
+        raise
+    return told if type(told) is list else [told]
 
 
 def test_a_bit_flipped_anywhere_in_the_store_is_noticed_and_nothing_false_is_shown(filed: Filed) -> None:

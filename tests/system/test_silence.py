@@ -173,7 +173,7 @@ def test_a_replayed_session_hears_not_a_byte_not_even_after_a_restart_or_a_death
 
 
 def test_no_bit_of_the_first_512_bytes_each_way_is_the_same_in_64_sessions(tmp_path: Path) -> None:
-    with recorded_pair(tmp_path) as (ana, beto, relay):
+    with recorded_pair(tmp_path) as (_, beto, relay):
         whole = []
         while len(whole) < SESSIONS:
             count = len(relay.recorded)

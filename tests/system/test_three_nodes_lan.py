@@ -42,7 +42,7 @@ def test_three_members_find_each_other_by_zeroconf_alone_even_at_new_addresses(t
             guest.ask("join", invite=invited(ana))
         assert ana.address.startswith("10.77.0.1:")
         met(ana, beto, carla)
-        fill_in = ana.ask("report.new", category="other", title="From ana")["id"]
+        early = ana.ask("report.new", category="other", title="From ana")["id"]
 
         # Beto and Carla know Ana's address and nobody else's; she leaves, and her machine gets another one.
         until("her report to be everywhere", lambda: beto.titles() == carla.titles() == ["From ana"])
@@ -59,7 +59,7 @@ def test_three_members_find_each_other_by_zeroconf_alone_even_at_new_addresses(t
         assert ana.address.startswith("10.77.0.51:")
         met(ana, beto, carla)
         assert sorted(ana.titles()) == ["From ana", "From beto", "From carla"]
-        assert ana.ask("report.show", id=fill_in)["title"] == "From ana"
+        assert ana.ask("report.show", id=early)["title"] == "From ana"
         assert [node.ask("status")["peers"] for node in (ana, beto, carla)] == [2, 2, 2]
 
 
