@@ -4,6 +4,9 @@ A line never holds a text, a name, a key, an address or an id of anybody: a seiz
 """
 
 import logging
+from logging.handlers import RotatingFileHandler
+
+LOG_SIZE_MAX = 1024 * 1024  # bytes; one older file of the same size is kept, however long an attack lasts
 
 _LOG = logging.getLogger("p2pnode")
 
@@ -15,7 +18,9 @@ def log(name: str, **fields: str | int) -> None:
 
 def start(path: str | None) -> None:
     """Sends events to a file, or nowhere."""
-    handler: logging.Handler = logging.FileHandler(path) if path is not None else logging.NullHandler()
+    handler: logging.Handler = logging.NullHandler()
+    if path is not None:
+        handler = RotatingFileHandler(path, maxBytes=LOG_SIZE_MAX, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     _LOG.handlers[:] = [handler]
     _LOG.setLevel(logging.INFO)

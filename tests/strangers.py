@@ -17,10 +17,15 @@ from protocol import cbor
 VECTORS = Path(__file__).parent / "vectors"
 
 
+def load(name: str) -> Any:
+    """One of our own files of vectors."""
+    return json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))
+
+
 def vectors(name: str, group: str, *fields: str) -> list[bytes]:
     """Bytes from our own vectors; where the field holds several, all of them."""
     found: list[bytes] = []
-    for case in json.loads((VECTORS / f"{name}.json").read_text(encoding="utf-8"))[group]:
+    for case in load(name)[group]:
         for field in fields:
             values = case[field] if isinstance(case[field], list) else [case[field]]
             found += [bytes.fromhex(value) for value in values if value is not None]
@@ -99,7 +104,8 @@ def _changed(value: Any, path: tuple[Any, ...], change: str, other: Any) -> Any:
         part = _changed(value[at], tuple(rest), change, other)
         return value | {at: part} if isinstance(value, dict) else [*value[:at], part, *value[at + 1 :]]
     if isinstance(value, dict):
-        return {key: part for key, part in value.items() if key != at} | ({at + "x": other} if change == "double" else {})
+        rest_of = {key: part for key, part in value.items() if key != at}
+        return value | {f"{at}x": other} if change == "double" else rest_of
     return [*value[:at], *([value[at]] * 2 if change == "double" else []), *value[at + 1 :]]
 
 

@@ -7,7 +7,6 @@ valid encodings with a few wounds, on values of the right shape with a part repl
 
 import importlib
 import inspect
-import json
 import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pairs import DIGEST, SPACE, WALL, join, local_of, met, say, secret_of, stream, written
-from strangers import VECTORS, anything, atoms, bytes_like, encoded, numbers, octets, reshaped, vectors, wounded
+from strangers import anything, atoms, bytes_like, encoded, load, numbers, octets, reshaped, vectors, wounded
 
 import protocol
 from protocol import (
@@ -32,6 +31,7 @@ from protocol import (
     log,
     messages,
     noise,
+    ranges,
     reconcile,
     records,
     report,
@@ -47,6 +47,7 @@ from protocol.noise import CipherState, KeyPair
 
 HEADERS = vectors("entry", "valid", "header")
 RUN_FRAMES = vectors("run", "valid", "frames")
+RUN_CASES = [case["frames"] for case in load("run")["valid"]]
 RUN_BODIES = [frame[4:] for frame in RUN_FRAMES if frame[0] == Type.RUN]
 PAYLOAD_BODIES = [frame[4:] for frame in RUN_FRAMES if frame[0] == Type.PAYLOADS]
 FRAMES = vectors("message", "valid", "frame") + RUN_FRAMES
@@ -56,10 +57,11 @@ KEY_BODIES = [BODIES[kind] for kind in (Type.SAME, Type.DECLINE, Type.END)]
 PAYLOADS = vectors("payload", "valid", "payload") + vectors("payload", "invalid", "payload")
 MAPS = [payload[16:] for payload in vectors("payload", "valid", "payload")]
 MEMBERSHIP_MAPS, REPORT_MAPS = MAPS[:6], MAPS[6:]
-INVITATIONS = [case["text"] for case in json.loads((VECTORS / "invitation.json").read_text(encoding="utf-8"))["valid"]]
+INVITATIONS = [case["text"] for case in load("invitation")["valid"]]
 INVITATION_BODIES = [invite._unbase32(text)[3:-4] for text in INVITATIONS]
 HANDSHAKES = vectors("handshake", "valid", "messages") + vectors("handshake", "invalid", "bytes")
 HANDSHAKE_PAYLOADS = vectors("handshake", "valid", "payloads")
+HANDSHAKE_BODIES = [payload[2 : 2 + payload[1]] for payload in HANDSHAKE_PAYLOADS]
 RECORDS = vectors("record", "valid", "record") + vectors("record", "invalid", "stream")
 RUN = written([b"a" * 20, b"b" * 20, b"c" * 20], first_seq=5, prev=b"p" * 32)
 SNAPSHOT = reconcile.Snapshot.seal((0, bytes([n]) * 32) for n in range(100))
@@ -76,8 +78,12 @@ REPORT_VALUES = [cbor.encode(["updates", b"i" * 32]), cbor.encode([["updates", b
 INSIDE = replace(RUN.log)
 FOUNDING = replace(RUN.log, space=None, log_class=entry.LogClass.MEMBERSHIP)
 ids = st.binary(min_size=32, max_size=32)
+handshake_payloads = wounded(HANDSHAKE_PAYLOADS) | bytes_like(HANDSHAKE_BODIES).map(
+    lambda body: len(body).to_bytes(2, "big") + body + bytes(20)
+)
 some_payloads = st.lists(st.none() | st.binary(max_size=40) | st.just(bytes(16_385)), max_size=6)
 columns = st.lists(numbers, max_size=6)
+membership_payloads = bytes_like(MEMBERSHIP_MAPS).map(bytes(16).__add__) | wounded(PAYLOADS)
 padded = st.builds(lambda body, size: body.ljust(size, b"\0"), st.binary(max_size=9), st.sampled_from([256, 272, 288]))
 
 
@@ -176,10 +182,10 @@ reads = {
         lambda number, data: mask().reveal_untrusted(number, data),
         st.tuples(st.sampled_from([1, 2, 3]), wounded(HANDSHAKES) | st.binary(max_size=600)),
     ),
-    "handshake._unfill_untrusted": (handshake._unfill_untrusted, st.tuples(wounded(HANDSHAKE_PAYLOADS))),
+    "handshake._unfill_untrusted": (handshake._unfill_untrusted, st.tuples(handshake_payloads)),
     "handshake._remote_untrusted": (
         lambda payload, cut: answered(payload, lambda message: message[:cut] if cut else message),
-        st.tuples(wounded(HANDSHAKE_PAYLOADS), st.integers(0, 200)),
+        st.tuples(handshake_payloads, st.just(0) | st.integers(0, 200)),
     ),
     "invite._body_untrusted": (invite._body_untrusted, st.tuples(bytes_like(INVITATION_BODIES))),
     "invite._address_untrusted": (invite._address_untrusted, st.tuples(anything)),
@@ -192,11 +198,11 @@ reads = {
     ),
     "statement.decode_untrusted": (
         statement.decode_untrusted,
-        st.tuples(st.integers(0, 5), bytes_like(MEMBERSHIP_MAPS).map(bytes(16).__add__) | wounded(PAYLOADS)),
+        st.tuples(st.integers(0, 4), membership_payloads),
     ),
     "statement.statement_untrusted": (
         lambda kind, seq, payload: statement.statement_untrusted(SPACE, SPACE, b"a" * 32, 1, seq, kind, payload),
-        st.tuples(st.integers(0, 5), st.integers(1, 2), bytes_like(MEMBERSHIP_MAPS).map(bytes(16).__add__) | wounded(PAYLOADS)),
+        st.tuples(st.integers(0, 4), st.integers(1, 2), membership_payloads),
     ),
     "messages.split_untrusted": (
         lambda content: list(messages.split_untrusted(content)),
@@ -227,8 +233,8 @@ reads = {
         lambda message: reconcile.Server(SNAPSHOT, 4096).answer_untrusted(message),
         st.tuples(wounded(NEGENTROPY) | st.binary(max_size=300).map(b"\x61".__add__)),
     ),
-    "reconcile._ranges_untrusted": (
-        reconcile._ranges_untrusted,
+    "ranges.ranges_untrusted": (
+        ranges.ranges_untrusted,
         st.tuples(wounded(NEGENTROPY) | st.binary(min_size=1, max_size=300)),
     ),
     "records._unpad_untrusted": (
@@ -279,7 +285,7 @@ def sealed_records(bodies: list[bytes], length: int | None) -> object:
 
 
 def vectors_key() -> bytes:
-    return bytes.fromhex(json.loads((VECTORS / "record.json").read_text(encoding="utf-8"))["key"])
+    return bytes.fromhex(load("record")["key"])
 
 
 def cut(data: bytes, pieces: list[int]) -> Iterator[bytes]:
@@ -338,8 +344,18 @@ reshaped_frames = st.sampled_from([kind for kind, body in BODIES.items() if body
         reshaped([BODIES[kind]]).map(encoded).map(lambda body: bytes([kind]) + len(body).to_bytes(3, "big") + body)
     )
 )
+
+
+@st.composite
+def runs_with_another_header(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
+    """A real run whose header part was changed, with the payloads that it came with."""
+    header, *payloads = (bytes.fromhex(frame)[4:] for frame in draw(st.sampled_from(RUN_CASES)))
+    return encoded(draw(reshaped([header]))), payloads
+
+
 classes = {
     "RunReader": (opened_run, st.tuples(bytes_like(RUN_BODIES), st.lists(bytes_like(PAYLOAD_BODIES), max_size=3))),
+    "RunReader, with all its payloads": (opened_run, runs_with_another_header()),
     "RecordReader.receive": (read_records, st.tuples(wounded(RECORDS) | st.binary(max_size=99), sizes, st.booleans())),
     "RecordReader.receive, of a member": (
         sealed_records,

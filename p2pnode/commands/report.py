@@ -113,9 +113,7 @@ def declare_list(parser: Parser) -> None:
 def list_reports(args: Namespace) -> int:
     """The newest first."""
     params = arguments.params(args, "category", "since", "until", "near", "radius", "tag", "status", "space")
-    with client.Daemon(arguments.home(args)) as daemon:
-        found = list(_pages(daemon, params, args.limit, args.offset))
-    return _put_found(args, found)
+    return _listed(args, "report.list", params, args.offset)
 
 
 def declare_search(parser: Parser) -> None:
@@ -127,9 +125,7 @@ def declare_search(parser: Parser) -> None:
 def search(args: Namespace) -> int:
     """Reports with all the words, the newest first."""
     args.words = asking.given_or_read(" ".join(args.words))
-    with client.Daemon(arguments.home(args)) as daemon:
-        found = daemon.call("search", arguments.params(args, "words", "limit", "space"))
-    return _put_found(args, found)
+    return _listed(args, "search", arguments.params(args, "words", "space"), 0)
 
 
 def declare_show(parser: Parser) -> None:
@@ -157,17 +153,19 @@ def _count(text: str) -> int:
     return count
 
 
-def _put_found(args: Namespace, found: list[Any]) -> int:
+def _listed(args: Namespace, method: str, params: dict[str, Any], offset: int) -> int:
+    with client.Daemon(arguments.home(args)) as daemon:
+        found = list(_pages(daemon, method, params, args.limit, offset))
     display.result(args.json, found, row_lines(found) if found else [say("report.none")])
     return Exit.DONE
 
 
-def _pages(daemon: client.Daemon, params: dict[str, Any], limit: int, offset: int) -> Iterator[Any]:
+def _pages(daemon: client.Daemon, method: str, params: dict[str, Any], limit: int, offset: int) -> Iterator[Any]:
     """Reports from `offset` on, `limit` of them or all. One that arrives meanwhile pushes others to the next page."""
     seen: set[str] = set()
     while True:
         count = min(PAGE, limit - len(seen)) if limit else PAGE
-        page = daemon.call("report.list", {**params, "limit": count, "offset": offset})
+        page = daemon.call(method, {**params, "limit": count, "offset": offset})
         yield from (report for report in page if report["id"] not in seen)
         seen.update(report["id"] for report in page)
         offset += len(page)

@@ -7,6 +7,7 @@ from typing import Any
 
 from context import Context
 from daemons import ROOT, BenchFailed, Daemon, command, copied, equal, wait_until
+from profiles import profiled
 from table import Row, at_least, exactly
 
 from p2pnode import client, importing
@@ -36,6 +37,10 @@ def rows(context: Context) -> list[Row]:
         if len(listed) != 1:
             raise BenchFailed("not every imported report is listed")
         daemon_rates.append(_daemon_rate(copied(context.pair.full, "import-daemon")))
+    if context.profile:
+        profiled_home = copied(context.pair.full, "import-profiled")
+        with profiled(profiled_home, "import: daemon"):
+            command(profiled_home, "report", "import", str(FILE), "--json")
     return [
         Row("reports through `p2pnode report import`, wall", rates, "reports/s", at_least(5000)),
         Row("the same inside the daemon, reading the file left out", daemon_rates, "reports/s"),

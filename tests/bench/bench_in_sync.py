@@ -1,7 +1,5 @@
 """In sync: what it costs two nodes with many logs to meet again, in bytes of the stream, both ways."""
 
-import time
-
 import homes
 from context import Context
 from daemons import Daemon, Gauge, copied, equal, wait_until
@@ -36,12 +34,13 @@ def rows(context: Context) -> list[Row]:
         context.tell(f"in sync, {CHANGED} changed logs, run {number + 1}")
         pair, traffic = _changed(pair, other.name, context)
         changes.append(traffic)
+    changed = [change.size_after_handshake for change in changes]
     most = max(meeting.size for meeting in meetings)
     return [
         Row(f"{logs:,} logs in sync, meeting again: both ways, at most", [most], "bytes", at_most(1536)),
         Row("  messages, at most", [max(len(meeting.turns) for meeting in meetings)], "messages", exactly(3)),
         Row("  from connecting to the last byte", [1000 * m.seconds for m in meetings], "ms"),
-        Row(f"{CHANGED} logs changed: handshake, reconciliation, runs", [c.size for c in changes], "bytes", at_most(8192)),
+        Row(f"{CHANGED} logs changed: reconciliation and the entries themselves", changed, "bytes", at_most(8192)),
         Row("  from connecting to the last byte", [1000 * c.seconds for c in changes], "ms"),
     ]
 
@@ -51,7 +50,7 @@ def _meeting(relay: Relay, number: int) -> Traffic:
     wait_until("the next connection", lambda: len(relay.connections) >= number)
     traffic = relay.connections[number - 1]
     wait_until("silence", lambda: traffic.quiet_for(QUIET_SECONDS))
-    return traffic
+    return traffic.so_far()
 
 
 def _changed(pair: Pair, other: str, context: Context) -> tuple[Pair, Traffic]:
@@ -66,8 +65,4 @@ def _changed(pair: Pair, other: str, context: Context) -> tuple[Pair, Traffic]:
     ):
         client.ask("peer.add", address=relay.address)
         gauge.when("the new entries", lambda c: c.entries == pair.entries, seconds=SECONDS_MAX)
-        traffic = _meeting(relay, 1)
-        time.sleep(QUIET_SECONDS)
-        if len(relay.connections) != 1:
-            traffic = max(relay.connections, key=lambda one: one.size)
-    return pair, traffic
+        return pair, _meeting(relay, 1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from context import Context
 from daemons import PATIENCE_SECONDS, Daemon, copied, wait_until
+from profiles import profiled
 from table import Row, at_least, below
 
 from p2pnode import client
@@ -37,11 +38,21 @@ def rows(context: Context) -> list[Row]:
             rates.append(_filing_rate(a, FILED // context.scale))
         median_ms.append(percentiles[49])
         p99_ms.append(percentiles[98])
+    if context.profile:
+        _profiled(context)
     return [
         Row(f"filed on one node, seen by `watch` on the other: p50 of {SAMPLES}", median_ms, "ms", below(10)),
         Row("  p99", p99_ms, "ms", below(40)),
         Row("filed one by one through the socket, durable, a peer connected", rates, "reports/s", at_least(500)),
     ]
+
+
+def _profiled(context: Context) -> None:
+    sender, receiver = copied(context.pair.full, "sender"), copied(context.pair.empty, "watcher")
+    with profiled(sender, "filing one by one: sender") as a, profiled(receiver, "filing one by one: receiver") as b:
+        b.ask("peer.add", address=a.address)
+        wait_until("both to be connected", lambda: a.ask("status")["peers"] == 1 == b.ask("status")["peers"])
+        _filing_rate(a, FILED // context.scale)
 
 
 def _report(number: int) -> dict[str, Any]:

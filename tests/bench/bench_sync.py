@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import profiles
 from context import Context
 from daemons import BenchFailed, Daemon, Gauge, copied
 from homes import Pair, Shape, title_number
+from profiles import profiled
 from relay import Relay
 from table import Row, at_least, at_most
 
@@ -106,9 +106,6 @@ def _overhead(context: Context, shape: Shape) -> float:
 def _profiled(context: Context, title: str, shape: Shape) -> None:
     pair = context.filled(shape)
     receiver = copied(pair.empty, "receiver")
-    sent, received = context.root / "profile-sent", context.root / "profile-received"
-    with Daemon(pair.full, profile=sent) as server, Daemon(receiver, profile=received) as client:
+    with profiled(pair.full, f"{title}: sender") as server, profiled(receiver, f"{title}: receiver") as client:
         timed = _meet(server, client, pair, shape, receiver)
-    context.tell(f"\n{title}, profiled: {timed.rate:,.0f} entries/s, listed {timed.listed_seconds:.1f} s later")
-    profiles.show(received, "receiver")
-    profiles.show(sent, "sender")
+    context.tell(f"{title}, profiled: {timed.rate:,.0f} entries/s, listed {timed.listed_seconds:.1f} s later")

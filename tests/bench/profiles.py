@@ -3,12 +3,25 @@
 import pstats
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from daemons import Daemon
 
 TOP = 25
 
 
-def show(folder: Path, title: str) -> None:
+@contextmanager
+def profiled(home: Path, title: str) -> Iterator[Daemon]:
+    """The daemon of a home under the profiler, whose findings are printed once it has ended."""
+    folder = home.with_name(home.name + ".profile")
+    with Daemon(home, profile=folder) as daemon:
+        yield daemon
+    _show(folder, title)
+
+
+def _show(folder: Path, title: str) -> None:
     """Prints the functions with the most time of their own; worker threads are taken together. Removes the folder."""
     for thread in ("loop", "writer", "worker"):
         files = sorted(map(str, folder.glob(f"{thread}-*")))

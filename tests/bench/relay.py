@@ -29,6 +29,11 @@ class Traffic:
         return sum(size for _, size in self.pieces)
 
     @property
+    def size_after_handshake(self) -> int:
+        """Without the first three pieces: one message each, as neither side goes on before it has worked."""
+        return sum(size for _, size in self.pieces[3:])
+
+    @property
     def turns(self) -> str:
         """Who spoke, one sign for each change of direction: `><>` is a handshake of three messages."""
         return "".join(direction for direction, _ in groupby(direction for direction, _ in self.pieces))
@@ -40,6 +45,10 @@ class Traffic:
 
     def quiet_for(self, seconds: float) -> bool:
         return bool(self.pieces) and time.monotonic() > self.last + seconds
+
+    def so_far(self) -> "Traffic":
+        """What has passed until now, as it is."""
+        return Traffic(list(self.pieces), self.begun, self.last)
 
 
 class Relay:

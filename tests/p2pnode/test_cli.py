@@ -159,7 +159,7 @@ def test_options_reach_the_daemon_under_their_names_and_only_when_given(home: Pa
                 "offset": 0,
             },
         ),
-        ("search", {"words": "agua hosp*", "limit": 0}),
+        ("search", {"words": "agua hosp*", "limit": 500, "offset": 0}),
         ("report.show", {"id": "4f1c09"}),
         ("log.check", {}),
     ]

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from system.daemons import Daemon, gathered, invited, met, people, until
+from system.daemons import Daemon, gathered, invited, met, people, together, until
 
 pytestmark = pytest.mark.system
 
@@ -114,6 +115,19 @@ def test_an_address_given_by_hand_is_dialled_at_once_and_is_still_known_after_a_
         until("beto and carla to meet again", lambda: carla.ask("status")["peers"] == 1)
 
 
+def test_two_who_dial_each_other_at_the_same_moment_keep_one_session(tmp_path: Path) -> None:
+    with gathered(tmp_path, "ana", "beto") as (ana, beto):
+        ana.ask("peer.add", address=beto.address)
+        for _ in range(3):
+            together([ana.stop, beto.stop])
+            together([ana.start, beto.start])
+            ana.ask("report.new", category="other", title="One more")
+            met(ana, beto)
+            assert [node.ask("status")["peers"] for node in (ana, beto)] == [1, 1]
+            for node in (ana, beto):
+                assert [peer["state"] for peer in node.ask("peer.list")] == ["connected"]
+
+
 def test_sync_waits_until_the_other_holds_what_we_hold(pair: list[Daemon]) -> None:
     ana, beto = pair
     beto.ask("report.new", category="other", title="Before the sync")
@@ -123,12 +137,14 @@ def test_sync_waits_until_the_other_holds_what_we_hold(pair: list[Daemon]) -> No
     assert ana.space["fingerprint"] == beto.space["fingerprint"]
 
 
-def test_a_report_told_before_its_author_was_granted_anything_is_the_same_everywhere(tmp_path: Path) -> None:
+def test_newcomers_who_write_in_the_instant_in_which_they_may_are_read_everywhere(tmp_path: Path) -> None:
     with people(tmp_path, "ana", "beto", "carla") as (ana, beto, carla):
         ana.ask("space.create", name="vecinos")
-        # Both join at the same time; each writes in the instant in which it may.
-        for guest in (beto, carla):
+
+        def come_and_write(guest: Daemon) -> None:
             guest.ask("join", invite=invited(ana))
             guest.ask("report.new", category="found", title=f"First of {guest.home.name}")
+
+        together([partial(come_and_write, guest) for guest in (beto, carla)])
         met(ana, beto, carla)
         assert sorted(ana.titles()) == ["First of beto", "First of carla"]
