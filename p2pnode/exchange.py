@@ -14,6 +14,7 @@ import trio
 from p2pnode.space import Space
 from p2pnode.store import Outcome, Store
 from protocol.entry import LogClass
+from protocol.errors import RemoteProtocolError
 from protocol.limits import Limits
 from protocol.log import Run, prove_untrusted
 
@@ -96,12 +97,23 @@ async def _prove(runs: Sequence[Run]) -> Sequence[Run]:
     if len(runs) < PROVE_IN_THREADS_MIN:
         return [prove_untrusted(run) for run in runs]
     half = len(runs) // 2
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, _prove_all, runs[:half])
-        await trio.to_thread.run_sync(_prove_all, runs[half:])
+    good: list[bool] = []
+
+    async def prove(part: Sequence[Run]) -> None:
+        good.append(await trio.to_thread.run_sync(_all_proven, part))
+
+    async with trio.open_nursery() as nursery:  # what is raised in here would come out as a group, and not be caught
+        nursery.start_soon(prove, runs[:half])
+        nursery.start_soon(prove, runs[half:])
+    if not all(good):
+        raise RemoteProtocolError("run: signature")
     return runs
 
 
-def _prove_all(runs: Sequence[Run]) -> None:
-    for run in runs:
-        prove_untrusted(run)
+def _all_proven(runs: Sequence[Run]) -> bool:
+    try:
+        for run in runs:
+            prove_untrusted(run)
+    except RemoteProtocolError:
+        return False
+    return True

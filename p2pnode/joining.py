@@ -72,7 +72,8 @@ class Host:
         use = self._store.invite_uses().get(admission)
         if may_answer(self._space.members, admission, self._now(), use, author) is not Answer.YES:
             raise RemoteProtocolError("invitation used up")
-        await self._store.answer_invite(admission, author, self._now())
+        if not await self._store.answer_invite(admission, author, self._now()):
+            raise RemoteProtocolError("invitation claimed by somebody else at this moment")
         (outcome,) = await self._exchange.take(self._space, [run])
         if outcome.verdict not in (Verdict.EXTENDS, Verdict.KNOWN):
             raise RemoteProtocolError("claim not taken")

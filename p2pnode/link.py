@@ -85,13 +85,16 @@ class Link:
                 try:
                     data = bytes(await self._stream.receive_some(READ_SIZE))  # memory streams give bytearrays
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return self.drop("broken")
+                    self.drop("broken")
+                    return
                 if not data:
-                    return self.drop("ended" if self.connection.phase is Phase.ENDED else "cut")
+                    self.drop("ended" if self.connection.phase is Phase.ENDED else "cut")
+                    return
                 try:
                     events = self.connection.receive(data, trio.current_time())
                 except RemoteProtocolError:
-                    return self.drop("refused")
+                    self.drop("refused")
+                    return
                 self.wake()
                 if events:
                     await batches.send(events)
@@ -105,10 +108,12 @@ class Link:
             try:
                 await conversation.handle(more)
             except RemoteProtocolError:
-                return self.drop("refused")
+                self.drop("refused")
+                return
             self.wake()
             if self.connection.unsent_size > GREEDY_TIMES * self._limits.outgoing_bytes_max:
-                return self.drop("greedy")
+                self.drop("greedy")
+                return
             if self.connection.phase is Phase.ENDED and not self._closing:
                 self.close()
 
@@ -121,9 +126,11 @@ class Link:
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return self.drop("broken")
+                    self.drop("broken")
+                    return
             elif self._closing:
-                return self.drop("closed")
+                self.drop("closed")
+                return
             else:
                 await self._awake.wait()
                 self._awake = trio.Event()
@@ -132,4 +139,5 @@ class Link:
         while True:
             await trio.sleep_until(self.connection.deadline)
             if trio.current_time() >= self.connection.deadline:
-                return self.drop("timeout")
+                self.drop("timeout")
+                return

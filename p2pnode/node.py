@@ -257,4 +257,4 @@ class Node:
             for _, link in list(self.sync.register.sessions.values()):
                 link.close()
             while self.sync.register.sessions:
-                await trio.sleep(0.01)
+                await self.sync.register.moved.wait()

@@ -5,11 +5,13 @@
     nobody        a stranger: no byte goes back
 
 Two nodes may dial each other at the same instant. Of two sessions between the same nodes the one whose initiator has
-the smaller (static key, start nonce) stays; both ends compute the same. A second one from the same initiator replaces
-the first, which is then a leftover of a broken network.
+the smaller (static key, start nonce) stays; both ends compute the same. A second one from the same initiator, or from
+a node that has started anew, replaces the first, which is then a leftover of a broken network.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+
+import trio
 
 from p2pnode.ambient import Ambient
 from p2pnode.exchange import Exchange
@@ -26,6 +28,7 @@ class Register:
 
     def __init__(self, exchange: Exchange) -> None:
         self.sessions: dict[tuple[bytes, bytes], tuple[Session, Link]] = {}
+        self.moved = trio.Event()  # set, and replaced, whenever somebody comes or goes
         self._exchange = exchange
 
     def enter(self, session: Session, link: Link) -> bool:
@@ -34,12 +37,14 @@ class Register:
         other = self.sessions.get(key)
         if other is not None:
             mine, theirs = _initiator_of(session), _initiator_of(other[0])
-            if mine != theirs and theirs < mine:
+            same_start = session.remote.start_nonce == other[0].remote.start_nonce
+            if same_start and theirs < mine:
                 return False
             self.leave(other[0])
             other[1].drop("duplicate")
         self.sessions[key] = (session, link)
         self._exchange.sessions.add(session)
+        self._move()
         return True
 
     def leave(self, session: Session) -> None:
@@ -48,6 +53,11 @@ class Register:
         key = (session.space.id, session.remote.static)
         if key in self.sessions and self.sessions[key][0] is session:
             del self.sessions[key]
+            self._move()
+
+    def _move(self) -> None:
+        self.moved.set()
+        self.moved = trio.Event()
 
 
 def _initiator_of(session: Session) -> tuple[bytes, bytes]:

@@ -73,9 +73,14 @@ class Session:
     # Rounds, led by the side that dialled
 
     async def begin(self) -> None:
-        """Right after the handshake: live when the digests in it are equal, and else a first round."""
+        """Right after the handshake: live when the digests in it are equal, and else a first round.
+
+        What was committed while the handshake was on its way is in neither the digest nor the pushes.
+        """
         if self.in_sync.is_set():
             self._go_live()
+            if await self._store.digest(self.space.no) != self._compared[0]:
+                await self.compare()
         elif self._leads:
             await self._reconcile()
 

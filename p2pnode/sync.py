@@ -204,9 +204,9 @@ class Sync:
 
     def _admit(self, address: str) -> bool:
         """Makes room for one more stranger, the oldest first; False when its own address has too many."""
-        if not ip_address(address.split("%")[0]).is_loopback:
-            if Counter(self._strangers.values())[address] >= self._limits.strangers_per_address_max:
-                return False
+        crowd = Counter(self._strangers.values())[address]
+        if crowd >= self._limits.strangers_per_address_max and not ip_address(address.split("%")[0]).is_loopback:
+            return False
         if len(self._strangers) >= self._limits.strangers_max:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]

@@ -348,9 +348,15 @@ reshaped_frames = st.sampled_from([kind for kind, body in BODIES.items() if body
 
 @st.composite
 def runs_with_another_header(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
-    """A real run whose header part was changed, with the payloads that it came with."""
+    """A real run whose header part was changed anywhere, or in a sparse column, with the payloads that it came with."""
     header, *payloads = (bytes.fromhex(frame)[4:] for frame in draw(st.sampled_from(RUN_CASES)))
-    return encoded(draw(reshaped([header]))), payloads
+    if draw(st.booleans()):
+        return encoded(draw(reshaped([header]))), payloads
+    columns = cbor.decode_untrusted(header, 2**20)
+    at, last = draw(st.sampled_from([9, 10, 11])), columns[5] - 1
+    width = 2 if at == 11 else 1
+    columns[at] = [draw(st.sampled_from([0, last])), *draw(st.lists(anything, min_size=width, max_size=width))]
+    return encoded(columns), payloads
 
 
 classes = {

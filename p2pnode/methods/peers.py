@@ -83,7 +83,7 @@ class Peers:
         with trio.move_on_after(seconds):
             with trio.move_on_after(MEET_SECONDS):
                 while not node.sync.register.sessions:
-                    await trio.sleep(LOOK_SECONDS / 4)
+                    await node.sync.register.moved.wait()
             waiting = [session for session, _ in node.sync.register.sessions.values()]
             for session in waiting:
                 session.in_sync = trio.Event()

@@ -58,7 +58,8 @@ class Reports:
         async with node.author.lock:
             if once is not None and (told := await node.store.once(once)) is not None:
                 return told
-            answer = {"place": filed.place, "size_km": filed.place and geohash.size_km(filed.place), "warnings": warnings}
+            size = None if filed.place is None else geohash.size_km(filed.place)
+            answer = {"place": filed.place, "size_km": size, "warnings": warnings}
             keep = None if once is None else Once(once, lambda run: {"id": run.ids[0].hex(), **answer})
             run = await node.author.publish(space, LogClass.REPORT, [(int(Kind.REPORT), payload)], once=keep)
         node.exchange.announce_run(space, run)

@@ -4,6 +4,7 @@ The last row adds the steps that no receiver can leave out (payload hash, entry 
 the record, one row of the store) as one thread would do them one after another.
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def rows(root: Path) -> list[Row]:
         Row("BLAKE2b of 700 bytes", [hashes], "/s"),
         Row("ChaCha20-Poly1305, 64 KiB records", [seals / 1e6], "MB/s"),
         Row("SQLite encrypted, rows of 532 bytes in one transaction", [stored], "rows/s"),
+        Row("fdatasync of 4 KiB appended, where the homes lie", [_synced_per_second(root / "limits")], "/s"),
         Row("TCP loopback, both ends", [_loopback_bytes_per_second() / 1e6], "MB/s"),
         Row("pipeline limit: these steps for each entry, one thread", [1 / one], "entries/s"),
     ]
@@ -81,6 +83,18 @@ def _stored_per_second(path: Path) -> float:
         database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         database.close()
         path.unlink()
+
+
+def _synced_per_second(path: Path) -> float:
+    with path.open("wb", buffering=0) as file:
+
+        def append() -> None:
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+
+        rate = _per_second(append)
+    path.unlink()
+    return rate
 
 
 def _loopback_bytes_per_second() -> float:

@@ -12,8 +12,8 @@ MockClock jumps only when nobody has anything left to do.
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,12 +33,12 @@ from p2pnode.node import Node
 from p2pnode.reception import Reception
 from p2pnode.session import Session
 from p2pnode.space import Space
-from p2pnode.store import Store
-from protocol import invite, keys, membership, report
+from p2pnode.store import Store, runs
+from protocol import invite, keys, report
 from protocol.board import Filter, Listed
-from protocol.connection import Connection, Event, SnapshotWanted
+from protocol.connection import Connection, Event, Phase, SnapshotWanted
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
-from protocol.handshake import LocalEnd, SessionSecret
+from protocol.handshake import LocalEnd, Opened, SessionSecret
 from protocol.limits import PAYLOAD_SIZE_MAX, Limits
 from protocol.log import Run, rebuild
 from protocol.membership import Role
@@ -108,6 +108,8 @@ class Home:
                     self.node = Node(settings, self.store, spaces, self.ambient, self.limits, nursery)
                     for task in tasks:
                         nursery.start_soon(self.node.sync.run if task == "sync" else getattr(self.node, task))
+                    for space in spaces:
+                        self.node.exchange.members_changed(space)
                     task_status.started()
                     await trio.sleep_forever()
         finally:
@@ -151,7 +153,7 @@ class Home:
 
     async def invite(self, *, seconds: int = 86_400, role: Role = Role.WRITER) -> invite.Invitation:
         address = invite.Address(*self.address)
-        return _invitation(await self.node.invite(self.space, [address], seconds, role))
+        return invite.decode(await self.node.invite(self.space, [address], seconds, role))
 
     # Looking
 
@@ -163,7 +165,8 @@ class Home:
         while await self.store.index_some():
             pass
         now = int(self.ambient.now())
-        return [replace(listed, no=0) for listed in await self.store.list_reports(Filter(), 0, 0, self.space.no, now)]
+        listed = await self.store.list_reports(Filter(), limit=0, now_s=now, space_no=self.space.no)
+        return [replace(one, no=0) for one in listed]
 
     async def titles(self) -> list[str]:
         return sorted(listed.report.title for listed in await self.board())
@@ -174,10 +177,6 @@ class Home:
 
     async def check(self) -> dict[str, int]:
         return await self.store.check(lambda done, total: None)
-
-
-def _invitation(text: str) -> invite.Invitation:
-    return invite.decode(text)
 
 
 # Streams that can be cut
@@ -219,7 +218,6 @@ class Plug(trio.abc.HalfCloseableStream):
         self.inner = inner
         self.cable = cable
         self.socket = SimpleNamespace(getpeername=lambda: (remote_host, PORT))
-        self.waits = False  # what is written stays here until this is False
         cable.ends.append(self)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -263,10 +261,17 @@ class End:
         self.home = home
         self.link = link
         self.said: list[Message] = []
+        self.transcript: list[tuple[End, Message]] = []  # of both ends, in order, once they have met
         self.heard: list[Event] = []
         self.conversation = conversation
         self.over = trio.Event()
-        _listen_to(link.connection, self.said)
+        self._send = link.connection.send
+        link.connection.send = self._say  # type: ignore[method-assign]
+
+    def _say(self, message: Message) -> None:
+        self.said.append(message)
+        self.transcript.append((self, message))
+        self._send(message)
 
     @property
     def reason(self) -> str:
@@ -309,16 +314,6 @@ class _Overheard:
         self.over = end.conversation.over
 
 
-def _listen_to(connection: Connection, said: list[Message]) -> None:
-    send = connection.send
-
-    def listening(message: Message) -> None:
-        said.append(message)
-        send(message)
-
-    connection.send = listening  # type: ignore[method-assign]
-
-
 @dataclass
 class Meeting:
     """Two joined links. `dialler` leads the session."""
@@ -326,6 +321,9 @@ class Meeting:
     dialler: End
     called: End
     cable: Cable
+
+    def __post_init__(self) -> None:
+        self.transcript = self.called.transcript = self.dialler.transcript
 
     @property
     def ends(self) -> tuple[End, End]:
@@ -344,16 +342,25 @@ class Meeting:
 class Rogue:
     """The conversation of a member who says whatever a test makes it say. Answers nothing by itself."""
 
-    def __init__(self, items: Sequence[tuple[int, bytes]] = ()) -> None:
+    def __init__(self, *, deaf: bool = False, react: Callable[["Rogue", Event], None] = lambda rogue, event: None):
         self.link: Link
+        self.local: LocalEnd
+        self.digest = b"\xdd" * 32
         self.heard: list[Event] = []
-        self.items = items
+        self._deaf = deaf  # from the end of the handshake on
+        self._react = react
 
     async def handle(self, events: Sequence[Event]) -> None:
         for event in events:
             self.heard.append(event)
-            if isinstance(event, SnapshotWanted):
-                self.link.connection.answer(Snapshot.seal(self.items))
+            match event:
+                case Opened():
+                    self.link.connection.accept(self.local, self.digest)
+                case SnapshotWanted():
+                    self.link.connection.answer(Snapshot.seal(()))
+            self._react(self, event)
+        if self._deaf and self.link.connection.phase is Phase.OPEN:
+            await trio.sleep_forever()
 
     async def serve(self) -> bool:
         return False
@@ -368,7 +375,22 @@ class Rogue:
 
 
 class World:
-    """The homes, and the network between them."""
+    """The homes, and the network between them. Made by `open`."""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, *, seed: int = 0, limits: Limits | None = None) -> AsyncIterator["World"]:
+        """Within it, nodes dial through the world, and no signature is checked in a thread."""
+        kept = sync_module.connect, node_module.connect, exchange_module.PROVE_IN_THREADS_MIN
+        async with trio.open_nursery() as nursery:
+            world = cls(path, nursery, seed=seed, limits=limits)
+            sync_module.connect = node_module.connect = world.connect  # type: ignore[assignment]
+            exchange_module.PROVE_IN_THREADS_MIN = 2**31
+            try:
+                yield world
+            finally:
+                nursery.cancel_scope.cancel()
+                sync_module.connect, node_module.connect, exchange_module.PROVE_IN_THREADS_MIN = kept
 
     def __init__(self, path: Path, nursery: trio.Nursery, *, seed: int = 0, limits: Limits | None = None) -> None:
         self.homes: dict[str, Home] = {}
@@ -381,6 +403,7 @@ class World:
         self.cable: Callable[[], Cable] = Cable
         self.dials: list[tuple[float, str, tuple[str, int]]] = []  # when, who, where
         self._path = path
+        self._rogues = 0
 
     # Homes
 
@@ -428,32 +451,34 @@ class World:
 
     # Meeting without a network
 
-    def join(self, dialler: Home, called: Home, cable: Cable | None = None, *, lockstep: bool = False) -> Meeting:
+    async def join(self, dialler: Home, called: Home, cable: Cable | None = None, *, lockstep: bool = False) -> Meeting:
         """Both links, running; nothing has been said yet."""
         left, right = joined(cable, lockstep=lockstep)
-        ends = []
-        for home, stream, leads in ((dialler, left, True), (called, right, False)):
-            sync = home.node.sync
-            reception = Reception(
-                home.node.exchange, sync.register, home.node.spaces, home.ambient, lambda remote: None
-            )
-            if leads:
-                digest = home.store._fingerprints  # read below, before any task runs
-                connection = sync.initiate(home.space.secret, home.space.local, _digest_now(home))
-                link = Link(stream, connection, home.limits)
-                reception.attach(link, _digest_now(home))
-                del digest
-            else:
-                link = Link(stream, self.respond(home, reception.secrets()), home.limits)
-                reception.attach(link)
-            ends.append(End(home, link, reception))
-        for end in ends:
-            self.nursery.start_soon(end.run)
-        return Meeting(ends[0], ends[1], left.cable)
+        return self._started(Meeting(await self._dialler(dialler, left), self._called(called, right), left.cable))
+
+    async def _dialler(self, home: Home, stream: Plug) -> End:
+        reception, digest = _reception(home), await home.digest()
+        connection = home.node.sync.initiate(home.space.secret, home.space.local, digest)
+        link = Link(stream, connection, home.limits)
+        reception.attach(link, digest)
+        return End(home, link, reception)
+
+    def _called(self, home: Home, stream: Plug) -> End:
+        reception = _reception(home)
+        connection = Connection.respond(
+            reception.secrets(),
+            entropy=home.ambient.entropy,
+            now=trio.current_time(),
+            wall=home.ambient.now(),
+            limits=home.limits,
+        )
+        link = Link(stream, connection, home.limits)
+        reception.attach(link)
+        return End(home, link, reception)
 
     async def meet(self, dialler: Home, called: Home, cable: Cable | None = None) -> Meeting:
         """The same, once nobody has anything left to say."""
-        meeting = self.join(dialler, called, cable)
+        meeting = await self.join(dialler, called, cable)
         await quiet()
         return meeting
 
@@ -466,48 +491,47 @@ class World:
         return meeting
 
     def intrude(
-        self,
-        called: Home,
-        *,
-        secret: SessionSecret | None = None,
-        digest: bytes | None = b"\xdd" * 32,
-        rogue: Rogue | None = None,
-        lockstep: bool = False,
-        name: str = "rogue",
-    ) -> tuple[Rogue, Meeting]:
-        """Somebody with a member's secret dials; the far end is a real node's."""
+        self, called: Home, rogue: Rogue, *, secret: SessionSecret | None = None, lockstep: bool = False
+    ) -> Meeting:
+        """Somebody with a secret of the space dials a home."""
         left, right = joined(lockstep=lockstep)
-        rogue = rogue or Rogue()
-        ambient = SeededAmbient(f"{self.seed} {name}")
+        ambient = self._disguise(rogue)
         connection = Connection.initiate(
             secret or called.space.secret,
-            LocalEnd(KeyPair.from_secret(ambient.entropy(32)), ambient.entropy(16)),
-            digest,
+            rogue.local,
+            rogue.digest,
             entropy=ambient.entropy,
             now=trio.current_time(),
             wall=called.ambient.now(),
             limits=Limits(),
         )
         rogue.link = Link(left, connection, Limits())
-        sync = called.node.sync
-        reception = Reception(
-            called.node.exchange, sync.register, called.node.spaces, called.ambient, lambda remote: None
+        return self._started(Meeting(End(None, rogue.link, rogue), self._called(called, right), left.cable))
+
+    async def lure(self, dialler: Home, rogue: Rogue) -> Meeting:
+        """A home dials somebody with the secret of the space."""
+        left, right = joined()
+        ambient = self._disguise(rogue)
+        connection = Connection.respond(
+            [dialler.space.secret],
+            entropy=ambient.entropy,
+            now=trio.current_time(),
+            wall=ambient.now(),
+            limits=Limits(),
         )
-        link = Link(right, self.respond(called, reception.secrets()), called.limits)
-        reception.attach(link)
-        meeting = Meeting(End(None, rogue.link, rogue), End(called, link, reception), left.cable)
+        rogue.link = Link(right, connection, Limits())
+        return self._started(Meeting(await self._dialler(dialler, left), End(None, rogue.link, rogue), left.cable))
+
+    def _disguise(self, rogue: Rogue) -> SeededAmbient:
+        self._rogues += 1
+        ambient = SeededAmbient(f"{self.seed} rogue {self._rogues}")
+        rogue.local = LocalEnd(KeyPair.from_secret(ambient.entropy(32)), ambient.entropy(16))
+        return ambient
+
+    def _started(self, meeting: Meeting) -> Meeting:
         for end in meeting.ends:
             self.nursery.start_soon(end.run)
-        return rogue, meeting
-
-    def respond(self, home: Home, secrets: Sequence[SessionSecret]) -> Connection:
-        return Connection.respond(
-            secrets,
-            entropy=home.ambient.entropy,
-            now=trio.current_time(),
-            wall=home.ambient.now(),
-            limits=home.limits,
-        )
+        return meeting
 
     # Meeting over the network
 
@@ -534,25 +558,43 @@ class World:
         self.cables = [line for line in self.cables if not line[2].is_cut]
 
 
-def _digest_now(home: Home) -> bytes:
-    """The digest without an await: the store is inline."""
-    coroutine = home.digest().__await__()
-    return _finished(coroutine)
+def _reception(home: Home) -> Reception:
+    node = home.node
+    return Reception(node.exchange, node.sync.register, node.spaces, home.ambient, lambda remote: None)
 
 
-def _finished(steps: Any) -> bytes:
-    raise NotImplementedError
+def claims_of(home: Home) -> list[Run]:
+    """What a newcomer shows to be let in."""
+    held = home.store._peek(lambda db: list(runs.membership_runs(db, home.space.no, home.space.id)))
+    return [run for run in held if run.log.author == home.space.author]
 
 
-@contextmanager
-def networked(world: World) -> Iterator[None]:
-    """Within it, nodes dial through the world, and signatures are checked without threads."""
-    before = sync_module.connect, node_module.connect
-    sync_module.connect = node_module.connect = world.connect  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        sync_module.connect, node_module.connect = before
+def written(
+    space: bytes,
+    seed: bytes,
+    payloads: Sequence[bytes],
+    *,
+    after: Run | None = None,
+    log_id: bytes = b"\x08" * 8,
+    log_class: LogClass = LogClass.REPORT,
+    kind: int = Kind.REPORT,
+    lamport: int | None = None,
+) -> Run:
+    """The next run of a log, signed with an author's seed: two of them behind the same run are a fork."""
+    log = LogIdentity(space, keys.signer_public(seed), log_id, log_class)
+    first, prev = (after.last_seq + 1, after.ids[-1]) if after is not None else (1, None)
+    if lamport is None:
+        lamport = after.lamports[-1] + 1 if after is not None else 1
+    count = len(payloads)
+    times, kinds = [time_units(START)] * count, [int(kind)] * count
+    lamports = range(lamport, lamport + count)
+    run = rebuild(space, log, first, prev, list(lamports), times, kinds, list(payloads), {}, {}, {})
+    return sign_run(run, keys.signer_secret(seed))
+
+
+def filed(*titles: str) -> list[bytes]:
+    """Payloads of reports, each the same every time."""
+    return [report.encode(Report(category="other", title=title), title.encode().ljust(16)[:16]) for title in titles]
 
 
 async def quiet() -> None:

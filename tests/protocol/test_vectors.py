@@ -1,11 +1,15 @@
 """Vectors: the code against files made by another implementation, and the specification's numbers against the code."""
 
 import ast
+import dataclasses
+import importlib
 import json
+import re
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,8 @@ from protocol.noise import CipherState, KeyPair
 from protocol.records import RecordReader, RecordWriter
 
 VECTORS = Path(__file__).parents[1] / "vectors"
-SPECIFICATION = Path(keys.__file__).parent / "README.md"
+PROTOCOL = Path(__file__).parents[2] / "protocol"
+SPECIFICATION = (PROTOCOL / "README.md").read_text(encoding="utf-8")
 FILES = ("entry", "run", "handshake", "record", "digest", "message", "payload", "invitation", "beacon")
 
 
@@ -236,13 +241,19 @@ def test_the_derived_keys_of_a_handshake_are_the_specifications(case: dict[str, 
         assert RecordWriter(cipher, 0.0).write(b"hello").hex() == record
 
 
+def answer_to(first: bytes) -> bytes | None:
+    """What the responder says to a first message, and to more bytes where it waits for them."""
+    responder = responder_of(HANDSHAKE["valid"][0])
+    for data in (first, bytes(limits.HANDSHAKE_MESSAGE_MAX)):
+        if isinstance(responder.receive(data), Opened):
+            return responder.accept(*local_of(HANDSHAKE["valid"][0], "responder"))
+    return None
+
+
 @named([case for case in HANDSHAKE["invalid"] if case["message"] == 1])
 def test_a_first_message_that_breaks_a_rule_draws_no_byte(case: dict[str, Any]) -> None:
-    responder = responder_of(HANDSHAKE["valid"][0])
     with pytest.raises(RemoteProtocolError):
-        for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX)):  # some wait for more at first
-            if isinstance(responder.receive(data), Opened):
-                responder.accept(*local_of(HANDSHAKE["valid"][0], "responder"))
+        answer_to(bytes.fromhex(case["bytes"]))
 
 
 @named([case for case in HANDSHAKE["invalid"] if case["message"] == 2])
@@ -250,8 +261,7 @@ def test_a_second_message_that_breaks_a_rule_draws_no_third(case: dict[str, Any]
     initiator = initiator_of(HANDSHAKE["valid"][0])
     initiator.start()
     with pytest.raises(RemoteProtocolError):
-        for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX)):
-            initiator.receive(data)
+        [initiator.receive(data) for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX))]
 
 
 @named([case for case in HANDSHAKE["invalid"] if case["message"] == 3])
@@ -353,8 +363,7 @@ def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str,
 @named(MESSAGE["invalid"])
 def test_a_frame_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
-        for kind, body in messages.split_untrusted(bytes.fromhex(case["content"])):
-            messages.decode_untrusted(kind, body)
+        [messages.decode_untrusted(*frame) for frame in messages.split_untrusted(bytes.fromhex(case["content"]))]
 
 
 def decode_payload(case: dict[str, Any]) -> Any:
@@ -430,3 +439,83 @@ def test_a_beacon_is_made_and_recognised_as_the_specification_says() -> None:
         assert not beacon.recognise(record, *other, spaces)
     for case in BEACON["key_of_epoch"]:
         assert case["key"] == keys.derive(bytes.fromhex(case["epoch_secret"]), b"p2pnode lan 1").hex()
+
+
+# The specification's words and numbers against the code
+
+
+def table(section: str) -> list[list[str]]:
+    """The cells of all tables in a section of the specification."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", SPECIFICATION, re.MULTILINE | re.DOTALL)
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in row] for row in rows]
+
+
+def numbers(section: str, column: int = 1) -> dict[str, int]:
+    """The rows of a section whose cell in this column is a number, by their first cell."""
+    found = [(row[0], row[column].replace(",", "")) for row in table(section) if len(row) > column]
+    return {name: int(number) for name, number in found if re.fullmatch("[0-9]+", number)}
+
+
+def constants_of(module: Any) -> dict[str, int]:
+    return {name: value for name, value in vars(module).items() if name.isupper() and type(value) is int}
+
+
+def test_every_number_in_the_specification_is_the_codes() -> None:
+    said = numbers("Constants")
+    qualified = {name: value for name, value in said.items() if "." in name}
+    assert qualified == {
+        name: getattr(importlib.import_module(f"protocol.{name.partition('.')[0]}"), name.partition(".")[2])
+        for name in qualified
+    }
+    assert {name: value for name, value in said.items() if name.isupper()} == constants_of(limits)
+    own = {field.name: getattr(limits.Limits(), field.name) for field in dataclasses.fields(limits.Limits)}
+    assert {name: value for name, value in said.items() if name.islower() and name not in qualified} == own
+
+
+def test_every_limit_of_a_report_is_in_the_specification() -> None:
+    named_there = {name.partition(".")[2] for name in numbers("Constants") if name.startswith("report.")}
+    own = set(constants_of(report)) - set(constants_of(limits))
+    assert {name for name in own if name.endswith("_MAX")} == named_there
+
+
+def lower(enum: type[IntEnum]) -> dict[str, int]:
+    return {member.name.lower(): int(member) for member in enum}
+
+
+def test_every_name_with_a_number_is_the_codes() -> None:
+    assert numbers("Logs") == lower(LogClass)
+    assert numbers("Frontier") == lower(State)
+    assert numbers("Handshake") == lower(Mode)
+    kinds = {row[1]: int(row[0]) for row in table("Entries") if row[0].isdigit()}
+    assert kinds == lower(entry.Kind)
+    types = {row[1]: int(row[0]) for row in table("Messages") if row[0].isdigit()}
+    assert types == {kind.name: int(kind) for kind in Type}
+
+
+def test_every_word_of_a_report_is_in_the_specification() -> None:
+    words = {row[0]: row[1].split(", ") for row in table("Reports") if len(row) == 2}
+    assert words["cat"] == list(report.CATEGORIES)
+    assert words["basis"] == list(report.BASES)
+    assert words["state"] == list(report.STATES)
+    assert words["rel"] == list(report.RELATIONS)
+
+
+def test_every_personalisation_and_purpose_is_in_the_specification_and_no_other() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (*PROTOCOL.glob("*.py"), *VECTORS.glob("*.py"))]
+    in_code = {name for source in sources for name in re.findall(r'b"(p2pnode [a-z0-9 ]+)"', source)}
+    assert in_code == {row[0] for row in table("Keys") if row[0].startswith("p2pnode")}
+    assert all(len(name) <= 16 for name in in_code)
+
+
+def test_every_section_that_the_code_names_exists() -> None:
+    sections = set(re.findall(r"^## (.+)$", SPECIFICATION, re.MULTILINE))
+    for path in (*PROTOCOL.glob("*.py"), *(PROTOCOL.parent / "p2pnode").rglob("*.py")):
+        for name in re.findall(r'Specification (?:section )?"([^"]+)"', path.read_text(encoding="utf-8")):
+            assert name in sections, f"{path.name}: {name}"
+    links = set(re.findall(r"\]\(#([a-z]+)\)", SPECIFICATION))
+    assert links <= {section.lower() for section in sections}
+
+
+def test_every_file_of_vectors_is_in_the_specification() -> None:
+    assert {f"{name}.json" for name in FILES} == {row[0] for row in table("Vectors") if row[0].endswith(".json")}

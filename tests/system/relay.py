@@ -3,9 +3,13 @@
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
+
+from system.daemons import Daemon, invited, met, people
 
 
 @dataclass(eq=False)
@@ -30,13 +34,17 @@ class Relay:
     """Stands before a node; `recorded` are all connections that there were, the newest last.
 
     `answers_until` holds back every answer once the dialling side has sent so many pieces, `says_until` whatever that
-    side says once it was answered so many.
+    side says once it was answered so many. While `gate` is cleared answers wait. With `mute`, nobody learns that the
+    dialling side has gone: as when its battery is empty.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.recorded: list[Recorded] = []
         self.answers_until: int | None = None
         self.says_until: int | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.mute = False
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
@@ -52,14 +60,15 @@ class Relay:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self.gate.set()
         for recorded in self.recorded:
             recorded.cut()
         for thread in self._threads:
             thread.join()
         self._listener.close()
 
-    def _start(self, job: object, *args: object) -> None:
-        self._threads.append(threading.Thread(target=job, args=args, daemon=True))  # type: ignore[arg-type]
+    def _start(self, job: Callable[..., None], *args: Any) -> None:
+        self._threads.append(threading.Thread(target=job, args=args, daemon=True))
         self._threads[-1].start()
 
     def _accept(self) -> None:
@@ -88,7 +97,7 @@ class Relay:
                     server.sendall(data)
                 else:
                     recorded.held += len(data)
-            if self.says_until is None:
+            if self.says_until is None and not self.mute:
                 server.shutdown(socket.SHUT_WR)
         back.join()
         client.close()
@@ -99,11 +108,22 @@ class Relay:
             while data := server.recv(65536):
                 recorded.replied += 1
                 recorded.answered += data
+                self.gate.wait()
                 if self.answers_until is None or recorded.spoken < self.answers_until:
                     client.sendall(data)
                 else:
                     recorded.held += len(data)
             client.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def pair_over_a_relay(root: Path) -> Iterator[tuple[Daemon, Daemon, Relay]]:
+    """Two members; everything that the second ever says to the first goes through the relay."""
+    with people(root, "ana", "beto") as (ana, beto), Relay(ana.endpoint) as relay:
+        ana.ask("space.create", name="vecinos")
+        beto.ask("join", invite=invited(ana, address=[relay.address]))
+        met(ana, beto)
+        yield ana, beto, relay
 
 
 def heard(endpoint: tuple[str, int], *said: bytes, seconds: float) -> tuple[bytes, bool]:

@@ -4,15 +4,14 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 from system.daemons import Daemon, gathered, invited, met, people, together, until
-from system.relay import Relay, heard
+from system.relay import heard, pair_over_a_relay
 
 from p2pnode import keystore, paths
 from p2pnode.store.file import open_reader
@@ -74,16 +73,6 @@ def knock(node: Daemon, knocks: Mapping[str, bytes]) -> dict[str, tuple[bytes, b
 def assert_silent(node: Daemon, knocks: Mapping[str, bytes]) -> None:
     """To all of them the same: not a byte, and nobody hung up on, which would tell one from the other."""
     assert knock(node, knocks) == dict.fromkeys(knocks, (b"", False))
-
-
-@contextmanager
-def recorded_pair(root: Path) -> Iterator[tuple[Daemon, Daemon, Relay]]:
-    """Two members; everything that the second ever says to the first goes through the relay."""
-    with people(root, "ana", "beto") as (ana, beto), Relay(ana.endpoint) as relay:
-        ana.ask("space.create", name="vecinos")
-        beto.ask("join", invite=invited(ana, address=[relay.address]))
-        met(ana, beto)
-        yield ana, beto, relay
 
 
 def test_strangers_of_every_kind_hear_not_a_byte_and_members_are_served_meanwhile(tmp_path: Path) -> None:
@@ -156,7 +145,7 @@ def test_an_invitation_that_was_used_or_has_expired_is_met_with_silence(tmp_path
 
 
 def test_a_replayed_session_hears_not_a_byte_not_even_after_a_restart_or_a_death(tmp_path: Path) -> None:
-    with recorded_pair(tmp_path) as (ana, beto, relay):
+    with pair_over_a_relay(tmp_path) as (ana, beto, relay):
         joining, meeting = relay.recorded[0], relay.recorded[-1]
         assert joining is not meeting
         knocks = {
@@ -173,7 +162,7 @@ def test_a_replayed_session_hears_not_a_byte_not_even_after_a_restart_or_a_death
 
 
 def test_no_bit_of_the_first_512_bytes_each_way_is_the_same_in_64_sessions(tmp_path: Path) -> None:
-    with recorded_pair(tmp_path) as (_, beto, relay):
+    with pair_over_a_relay(tmp_path) as (_, beto, relay):
         whole = []
         while len(whole) < SESSIONS:
             count = len(relay.recorded)

@@ -115,19 +115,6 @@ def test_an_address_given_by_hand_is_dialled_at_once_and_is_still_known_after_a_
         until("beto and carla to meet again", lambda: carla.ask("status")["peers"] == 1)
 
 
-def test_two_who_dial_each_other_at_the_same_moment_keep_one_session(tmp_path: Path) -> None:
-    with gathered(tmp_path, "ana", "beto") as (ana, beto):
-        ana.ask("peer.add", address=beto.address)
-        for _ in range(3):
-            together([ana.stop, beto.stop])
-            together([ana.start, beto.start])
-            ana.ask("report.new", category="other", title="One more")
-            met(ana, beto)
-            assert [node.ask("status")["peers"] for node in (ana, beto)] == [1, 1]
-            for node in (ana, beto):
-                assert [peer["state"] for peer in node.ask("peer.list")] == ["connected"]
-
-
 def test_sync_waits_until_the_other_holds_what_we_hold(pair: list[Daemon]) -> None:
     ana, beto = pair
     beto.ask("report.new", category="other", title="Before the sync")
