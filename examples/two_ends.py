@@ -7,8 +7,9 @@ import secrets
 import time
 
 from protocol.connection import Connection
-from protocol.handshake import LocalEnd, Mode, Opened, SessionSecret
+from protocol.handshake import LocalEnd, Opened
 from protocol.limits import Limits
+from protocol.mask import Mode, SessionSecret
 from protocol.noise import KeyPair
 
 secret = SessionSecret(space=secrets.token_bytes(32), mode=Mode.MEMBER, secret=secrets.token_bytes(32))

@@ -16,8 +16,9 @@ import trio
 
 from p2pnode.exchange import Exchange
 from p2pnode.space import Space
-from protocol.connection import Connection, Established, Event
+from protocol.connection import Connection
 from protocol.errors import RemoteProtocolError
+from protocol.events import Established, Event
 from protocol.log import Run, Verdict, prove_untrusted
 from protocol.membership import Answer, may_answer
 from protocol.messages import Joined, RunMessage, Welcome
@@ -25,14 +26,13 @@ from protocol.statement import Claim, Statement
 
 
 class Host:
-    """The member's side: takes one claim on one invitation."""
+    """The member's side: takes one claim. Which invitation it is on, the claim says; its join secret must be ours."""
 
     def __init__(
         self,
         exchange: Exchange,
         connection: Connection,
         space: Space,
-        admission: bytes,
         *,
         now: Callable[[], float],
         close: Callable[[], None],
@@ -41,10 +41,9 @@ class Host:
         self._store = exchange.store
         self._connection = connection
         self._space = space
-        self._admission = admission
         self._now = now
         self._close = close
-        self._author: bytes | None = None
+        self._taken: Claim | None = None
 
     async def handle(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -52,9 +51,9 @@ class Host:
                 case RunMessage(unproven):
                     await self._take(unproven)
                 case Joined():
-                    if self._author is None:
+                    if self._taken is None:
                         raise RemoteProtocolError("joined before welcome")
-                    await self._store.acknowledge_invite(self._admission)
+                    await self._store.acknowledge_invite(self._taken.admission)
                     self._close()
                 case _:
                     pass
@@ -63,12 +62,16 @@ class Host:
         return False
 
     async def _take(self, run: Run) -> None:
-        claim = self._space.claim_in(prove_untrusted(run))
-        match claim:
-            case Statement(author=author, body=Claim(admission)) if admission == self._admission and not self._author:
+        said = self._space.claim_in(prove_untrusted(run))
+        match said:
+            case Statement(author=author, body=Claim(admission) as claim) if self._taken is None:
                 pass
             case _:
-                raise RemoteProtocolError("not a claim on this invitation")
+                raise RemoteProtocolError("not a claim")
+        known = self._space.members.invites.get(admission)
+        secret = self._connection.secret
+        if known is None or secret is None or known.invite.join_secret != secret.secret:
+            raise RemoteProtocolError("claim on another invitation than the session's")
         use = self._store.invite_uses().get(admission)
         if may_answer(self._space.members, admission, self._now(), use, author) is not Answer.YES:
             raise RemoteProtocolError("invitation used up")
@@ -77,7 +80,7 @@ class Host:
         (outcome,) = await self._exchange.take(self._space, [run])
         if outcome.verdict not in (Verdict.EXTENDS, Verdict.KNOWN):
             raise RemoteProtocolError("claim not taken")
-        self._author = author
+        self._taken = claim
         self._connection.send(Welcome(self._space.epochs))
 
 

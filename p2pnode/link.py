@@ -13,8 +13,9 @@ from typing import Protocol
 
 import trio
 
-from protocol.connection import Connection, Event, Phase
+from protocol.connection import Connection, Phase
 from protocol.errors import RemoteProtocolError
+from protocol.events import Event
 from protocol.limits import Limits
 
 READ_SIZE = 256 * 1024
@@ -119,7 +120,8 @@ class Link:
 
     async def _write(self, conversation: Conversation) -> None:
         while True:
-            while self.connection.unsent_size < self._limits.outgoing_bytes_max and await conversation.serve():
+            room = self._limits.outgoing_bytes_max
+            while not self._closing and self.connection.unsent_size < room and await conversation.serve():
                 await trio.lowlevel.checkpoint()
             data = self.connection.data_to_send(trio.current_time())
             if data:

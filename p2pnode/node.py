@@ -25,10 +25,11 @@ from p2pnode.store import SpaceRow, Store, StoreError
 from p2pnode.sync import Sync, connect
 from protocol import invite, keys, statement
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
-from protocol.handshake import LocalEnd, Mode, SessionSecret
+from protocol.handshake import LocalEnd
 from protocol.invite import Invitation
 from protocol.limits import LOG_ID_SIZE, PAYLOAD_SALT_SIZE, Limits
 from protocol.log import Run, rebuild
+from protocol.mask import Mode, SessionSecret
 from protocol.noise import KeyPair
 from protocol.statement import Claim, Founding, Role
 

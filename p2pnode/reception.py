@@ -19,8 +19,10 @@ from p2pnode.joining import Host
 from p2pnode.link import Conversation, Link
 from p2pnode.session import Session
 from p2pnode.space import Space
-from protocol.connection import Connection, Established, Event
-from protocol.handshake import Mode, Opened, RemoteEnd, SessionSecret
+from protocol.connection import Connection
+from protocol.events import Established, Event
+from protocol.handshake import Opened, RemoteEnd
+from protocol.mask import Mode, SessionSecret
 
 
 class Register:
@@ -143,14 +145,7 @@ class Reception:
         if space is None:
             return link.drop("gone")
         if connection.secret.mode is Mode.JOIN:
-            open_now = space.join_secrets(self._ambient.now(), self._store.invite_uses())
-            admission = open_now.get(connection.secret.secret)
-            if admission is None:
-                return link.drop("gone")
-            key = admission.invite.admission
-            self._inner = Host(
-                self._exchange, connection, space, key, now=self._ambient.now, close=link.close
-            )
+            self._inner = Host(self._exchange, connection, space, now=self._ambient.now, close=link.close)
             return None
         assert self._digest is not None
         session = Session(self._exchange, connection, space, self._digest, link.wake)

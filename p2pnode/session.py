@@ -16,9 +16,10 @@ from p2pnode.exchange import Exchange
 from p2pnode.serving import Serving
 from p2pnode.space import Space
 from p2pnode.store import DECLINED, INVALID, position
-from protocol.connection import Connection, Differences, Event, SnapshotWanted
+from protocol.connection import Connection
 from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
+from protocol.events import Differences, Event, SnapshotWanted
 from protocol.frontier import Bisection, LogState, State, item
 from protocol.limits import SEQ_MAX
 from protocol.log import Run, Verdict

@@ -10,9 +10,10 @@ from p2pnode.ambient import Ambient
 from p2pnode.store import SpaceRow, Store
 from protocol import membership
 from protocol.entry import LogClass
-from protocol.handshake import START_NONCE_SIZE, LocalEnd, Mode, SessionSecret
+from protocol.handshake import LocalEnd
 from protocol.keys import derive, signer_public, signer_secret
 from protocol.log import Run
+from protocol.mask import START_NONCE_SIZE, Mode, SessionSecret
 from protocol.membership import Admission, Members, Use
 from protocol.noise import KeyPair
 from protocol.statement import Claim, Statement, statement_untrusted

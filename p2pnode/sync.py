@@ -23,8 +23,9 @@ from p2pnode.session import DIGEST_INTERVAL_SECONDS
 from p2pnode.space import Space
 from p2pnode.store import StoreError
 from protocol.connection import Connection
-from protocol.handshake import LocalEnd, RemoteEnd, SessionSecret
+from protocol.handshake import LocalEnd, RemoteEnd
 from protocol.limits import HANDSHAKE_SECONDS, Limits
+from protocol.mask import SessionSecret
 
 BACKOFF_SECONDS_MIN = 1.0
 BACKOFF_SECONDS_MAX = 300.0

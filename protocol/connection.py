@@ -37,22 +37,13 @@ session is over. Specification section "Sessions".
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.events import Differences, Ended, Established, Event, SnapshotWanted
+from protocol.frames import Type, split_untrusted
 from protocol.frontier import key_of
-from protocol.handshake import (
-    Entropy,
-    Finished,
-    Initiator,
-    LocalEnd,
-    Mode,
-    Opened,
-    RemoteEnd,
-    Responder,
-    SessionSecret,
-)
+from protocol.handshake import Entropy, Finished, Initiator, LocalEnd, Opened, RemoteEnd, Responder
 from protocol.limits import (
     HANDSHAKE_SECONDS,
     IDLE_SECONDS,
@@ -61,75 +52,20 @@ from protocol.limits import (
     SILENCE_SECONDS_MIN,
     Limits,
 )
+from protocol.mask import Mode, SessionSecret
 from protocol.messages import (
     Close,
-    Decline,
-    Digest,
-    End,
-    Joined,
     Message,
-    Positions,
-    Probe,
     Reconcile,
     Rekey,
     RunMessage,
-    RunReader,
-    Same,
-    Totals,
-    Type,
-    Want,
-    Welcome,
     decode_untrusted,
     encode,
-    split_untrusted,
 )
 from protocol.noise import KeyPair
 from protocol.reconcile import Client, Server, Snapshot
 from protocol.records import RecordReader, RecordWriter
-
-
-@dataclass(frozen=True, slots=True)
-class Established:
-    """The handshake is done: who is there and what it held when it answered."""
-
-    remote: RemoteEnd
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotWanted:
-    """The initiator reconciles: call answer(snapshot) with our items as of now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Differences:
-    """Reconciliation is done: the keys of all logs that the two ends do not hold alike, in order of class."""
-
-    keys: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The peer said that it is done; nothing of the stream was cut off."""
-
-
-Event = (
-    Opened
-    | Established
-    | SnapshotWanted
-    | Differences
-    | Ended
-    | Positions
-    | Same
-    | Decline
-    | End
-    | Probe
-    | Want
-    | RunMessage
-    | Totals
-    | Digest
-    | Welcome
-    | Joined
-)
+from protocol.run_frames import RunReader
 
 
 class Phase(Enum):

@@ -21,64 +21,37 @@ where it runs, and nothing else. Who changes a length in flight sees when we giv
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from dataclasses import dataclass
+from enum import Enum
 
 from protocol import cbor, keys
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.limits import (
     HANDSHAKE_FILL_MAX,
-    HANDSHAKE_MESSAGE_MAX,
     HANDSHAKE_SALT_SIZE,
     HANDSHAKE_WEEK_SECONDS,
 )
+from protocol.mask import (
+    BODY_SIZE_MAX,
+    BODY_SIZES,
+    DIGEST_SIZE,
+    HELLO,
+    LENGTH_SIZE,
+    MASKED_SIZES,
+    START_NONCE_SIZE,
+    Mask,
+    SessionSecret,
+)
 from protocol.noise import XX, HandshakeState, KeyPair, Pattern, Transport
 
-VERSION = 1
-START_NONCE_SIZE = 16
-DIGEST_SIZE = 32
 REPLAY_TAG_SIZE = 16
 
 Entropy = Callable[[int], bytes]
 
 _XXPSK0 = Pattern.parse("XXpsk0", XX)
-_LENGTH_SIZE = 2
-_HELLO = cbor.encode([])
-_BODY_SIZE_MAX = len(cbor.encode([bytes(START_NONCE_SIZE), bytes(DIGEST_SIZE)]))
-
-# Noise's own bytes in each message, its body's length included: e and s, tags.
-_FRAME_SIZES = {1: 32 + 16 + 2, 2: 32 + 48 + 16 + 2, 3: 48 + 16 + 2}
-_BODY_SIZES = {1: len(_HELLO), 2: _BODY_SIZE_MAX, 3: _BODY_SIZE_MAX}
-_MASKED_SIZES = {1: _LENGTH_SIZE + keys.KEY_SIZE, 2: _LENGTH_SIZE + keys.KEY_SIZE, 3: _LENGTH_SIZE}
-
 _PSK_PURPOSE = b"p2pnode psk 1"
-_MASK_PERSON = b"p2pnode mask 1"
-_PAD_PERSON = b"p2pnode pad 1"
 _REPLAY_PERSON = b"p2pnode replay 1"
 
-assert 2**16 % (HANDSHAKE_FILL_MAX + 1) == 0  # or some fills would be likelier
-assert _FRAME_SIZES[2] + _BODY_SIZE_MAX + HANDSHAKE_FILL_MAX <= HANDSHAKE_MESSAGE_MAX
-
-
-class Mode(IntEnum):
-    """What a session is for."""
-
-    MEMBER = 0
-    JOIN = 1
-    REKEY = 2
-
-
-@dataclass(frozen=True, slots=True)
-class SessionSecret:
-    """What both ends must hold to see each other: an epoch secret or a join secret of a space, for one mode."""
-
-    space: bytes
-    mode: Mode
-    secret: bytes = field(repr=False)
-
-    @property
-    def prologue(self) -> bytes:
-        return cbor.encode([VERSION, int(self.mode), self.space])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +107,7 @@ class Initiator:
         self._local = local
         self._digest = digest
         self._entropy = entropy
-        self._mask = _Mask.of(secret, _week(now), entropy(HANDSHAKE_SALT_SIZE))
+        self._mask = Mask.of(secret, _week(now), entropy(HANDSHAKE_SALT_SIZE))
         self._noise = _handshake(secret, initiator=True)
         self._noise.s = local.static
         self._noise.e = ephemeral
@@ -145,7 +118,7 @@ class Initiator:
         """The first message, salt included."""
         _expect(self._phase is _Phase.START)
         self._phase = _Phase.WAITING
-        return self._mask.salt + self._mask.hide(1, self._noise.write_message(_fill(1, _HELLO, self._entropy)))
+        return self._mask.salt + self._mask.hide(1, self._noise.write_message(_fill(1, HELLO, self._entropy)))
 
     def receive(self, data: bytes) -> Finished | None:
         """None until the answer is whole. Raises RemoteProtocolError for anything but the answer, and for ourselves."""
@@ -156,7 +129,7 @@ class Initiator:
         if message is None:
             self._phase = _Phase.WAITING
             return None
-        if len(self._buffer) > _LENGTH_SIZE + len(message):
+        if len(self._buffer) > LENGTH_SIZE + len(message):
             raise RemoteProtocolError("handshake: bytes before our last message")
         remote = _remote_untrusted(self._noise, message, self._local)
         last = self._noise.write_message(_fill(3, _body(self._local, self._digest), self._entropy))
@@ -175,7 +148,7 @@ class Responder:
         self._candidates: list[_Candidate] | None = None
         self._buffer = b""
         self._phase = _Phase.START
-        self._mask: _Mask
+        self._mask: Mask
         self._noise: HandshakeState
         self._local: LocalEnd
 
@@ -218,11 +191,11 @@ class Responder:
 
     def _open_untrusted(self) -> Opened | None:
         salt, data = self._buffer[:HANDSHAKE_SALT_SIZE], self._buffer[HANDSHAKE_SALT_SIZE:]
-        if len(data) < _MASKED_SIZES[1]:
+        if len(data) < MASKED_SIZES[1]:
             return None
         if self._candidates is None:
             self._candidates = [
-                _Candidate(secret, week, _Mask.of(secret, week, salt))
+                _Candidate(secret, week, Mask.of(secret, week, salt))
                 for secret in self._secrets
                 for week in range(_week(self._now) - 1, _week(self._now) + 2)
             ]
@@ -237,7 +210,7 @@ class Responder:
                 body = _unfill_untrusted(noise.read_message(message))
             except RemoteProtocolError:
                 continue
-            if body != [] or len(data) > _LENGTH_SIZE + len(message):
+            if body != [] or len(data) > LENGTH_SIZE + len(message):
                 raise RemoteProtocolError("handshake: first message is not one")
             self._mask, self._noise, self._buffer = candidate.mask, noise, b""
             self._phase = _Phase.OPENED
@@ -252,7 +225,7 @@ class Responder:
         message = self._mask.reveal_untrusted(3, self._buffer)
         if message is None:
             return None
-        leftover = self._buffer[_LENGTH_SIZE + len(message) :]
+        leftover = self._buffer[LENGTH_SIZE + len(message) :]
         remote = _remote_untrusted(self._noise, message, self._local)
         return Finished(b"", self._noise.split(), remote, leftover)
 
@@ -265,46 +238,10 @@ class _Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Mask:
-    """Hides what Noise leaves readable in the messages of one handshake."""
-
-    key: bytes
-    salt: bytes
-
-    @classmethod
-    def of(cls, secret: SessionSecret, week: int, salt: bytes) -> "_Mask":
-        # signed: a clock that says 1970 must not be an exception
-        about = bytes([VERSION, secret.mode]) + secret.space + week.to_bytes(8, "big", signed=True)
-        return cls(keys.keyed_hash(secret.secret, _MASK_PERSON, about), salt)
-
-    def hide(self, number: int, message: bytes) -> bytes:
-        size = _MASKED_SIZES[number]
-        wire = len(message).to_bytes(_LENGTH_SIZE, "big") + message
-        return self._xor(number, wire[:size]) + wire[size:]
-
-    def reveal_untrusted(self, number: int, data: bytes) -> bytes | None:
-        """The Noise message that `data` begins with, or None: more is needed. RemoteProtocolError: it never will be."""
-        size = _MASKED_SIZES[number]
-        if len(data) < size:
-            return None
-        head = self._xor(number, data[:size])
-        length = int.from_bytes(head[:_LENGTH_SIZE], "big")
-        if not _FRAME_SIZES[number] + _BODY_SIZES[number] <= length <= HANDSHAKE_MESSAGE_MAX:
-            raise RemoteProtocolError("handshake: length that no message has")
-        if len(data) < _LENGTH_SIZE + length:
-            return None
-        return head[_LENGTH_SIZE:] + data[size : _LENGTH_SIZE + length]
-
-    def _xor(self, number: int, data: bytes) -> bytes:
-        pad = keys.keyed_hash(self.key, _PAD_PERSON, self.salt + bytes([number]), 64)
-        return (int.from_bytes(data, "big") ^ int.from_bytes(pad[: len(data)], "big")).to_bytes(len(data), "big")
-
-
-@dataclass(frozen=True, slots=True)
 class _Candidate:
     secret: SessionSecret
     week: int
-    mask: _Mask
+    mask: Mask
 
 
 def _handshake(secret: SessionSecret, *, initiator: bool) -> HandshakeState:
@@ -323,15 +260,15 @@ def _body(local: LocalEnd, digest: bytes | None) -> bytes:
 def _fill(number: int, body: bytes, entropy: Entropy) -> bytes:
     """The payload of a message: its size does not depend on the body's, so that no digest looks like any."""
     spare = int.from_bytes(entropy(2), "big") % (HANDSHAKE_FILL_MAX + 1)
-    fill = entropy(_BODY_SIZES[number] - len(body) + spare)
-    return len(body).to_bytes(_LENGTH_SIZE, "big") + body + fill
+    fill = entropy(BODY_SIZES[number] - len(body) + spare)
+    return len(body).to_bytes(LENGTH_SIZE, "big") + body + fill
 
 
 def _unfill_untrusted(payload: bytes) -> cbor.Value:
-    end = _LENGTH_SIZE + int.from_bytes(payload[:_LENGTH_SIZE], "big")
+    end = LENGTH_SIZE + int.from_bytes(payload[:LENGTH_SIZE], "big")
     if end > len(payload):
         raise RemoteProtocolError("handshake: body longer than its message")
-    return cbor.decode_untrusted(payload[_LENGTH_SIZE:end], _BODY_SIZE_MAX)
+    return cbor.decode_untrusted(payload[LENGTH_SIZE:end], BODY_SIZE_MAX)
 
 
 def _remote_untrusted(noise: HandshakeState, message: bytes, local: LocalEnd) -> RemoteEnd:

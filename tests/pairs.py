@@ -13,12 +13,14 @@ from hashlib import shake_256
 from itertools import count
 
 from protocol import keys
-from protocol.connection import Connection, Event, Phase
+from protocol.connection import Connection, Phase
 from protocol.entry import LogClass, LogIdentity
-from protocol.handshake import LocalEnd, Mode, Opened, SessionSecret
+from protocol.events import Event
+from protocol.frames import Type, split_untrusted
+from protocol.handshake import LocalEnd, Opened
 from protocol.limits import Limits
 from protocol.log import Run, must_be_signed, rebuild
-from protocol.messages import Type, split_untrusted
+from protocol.mask import Mode, SessionSecret
 from protocol.noise import KeyPair
 from protocol.records import RecordReader
 

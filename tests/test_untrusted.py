@@ -24,11 +24,13 @@ from protocol import (
     beacon,
     cbor,
     entry,
+    frames,
     frontier,
     handshake,
     invite,
     keys,
     log,
+    mask,
     messages,
     noise,
     ranges,
@@ -37,11 +39,13 @@ from protocol import (
     report,
     statement,
 )
-from protocol.connection import SnapshotWanted
 from protocol.errors import InputRefused, RemoteProtocolError
-from protocol.handshake import Mode
-from protocol.messages import RunMessage, RunReader, Type
+from protocol.events import SnapshotWanted
+from protocol.frames import Type
+from protocol.mask import Mode
+from protocol.messages import RunMessage
 from protocol.noise import CipherState, KeyPair
+from protocol.run_frames import RunReader
 
 # What is valid
 
@@ -124,8 +128,8 @@ def answered(payload: bytes, wound: Callable[[bytes], bytes]) -> object:
     return handshake._remote_untrusted(ends[0], message, local_of("initiator"))
 
 
-def mask() -> handshake._Mask:
-    return handshake._Mask.of(secret_of(), 7, b"salt" * 4)
+def masking() -> mask.Mask:
+    return mask.Mask.of(secret_of(), 7, b"salt" * 4)
 
 
 def bisection(draw: tuple[int, int]) -> frontier.Bisection:
@@ -178,8 +182,8 @@ reads = {
         lambda data: with_buffer(unfinished(), data)._finish_untrusted(),
         st.tuples(wounded(HANDSHAKES) | st.binary(max_size=600)),
     ),
-    "handshake._Mask.reveal_untrusted": (
-        lambda number, data: mask().reveal_untrusted(number, data),
+    "mask.Mask.reveal_untrusted": (
+        lambda number, data: masking().reveal_untrusted(number, data),
         st.tuples(st.sampled_from([1, 2, 3]), wounded(HANDSHAKES) | st.binary(max_size=600)),
     ),
     "handshake._unfill_untrusted": (handshake._unfill_untrusted, st.tuples(handshake_payloads)),
@@ -204,8 +208,10 @@ reads = {
         lambda kind, seq, payload: statement.statement_untrusted(SPACE, SPACE, b"a" * 32, 1, seq, kind, payload),
         st.tuples(st.integers(0, 4), st.integers(1, 2), membership_payloads),
     ),
-    "messages.split_untrusted": (
-        lambda content: list(messages.split_untrusted(content)),
+    "frames.list_untrusted": (frames.list_untrusted, st.tuples(bytes_like(KEY_BODIES), st.integers(0, 9))),
+    "frames.tuple_untrusted": (frames.tuple_untrusted, st.tuples(bytes_like(KEY_BODIES), st.integers(0, 9))),
+    "frames.split_untrusted": (
+        lambda content: list(frames.split_untrusted(content)),
         st.tuples(wounded([*FRAMES, b"".join(FRAMES[:5])]) | st.binary(max_size=200)),
     ),
     "messages.decode_untrusted": (
@@ -216,7 +222,7 @@ reads = {
             )
         ),
     ),
-    "messages.RunReader.receive_untrusted": (
+    "run_frames.RunReader.receive_untrusted": (
         lambda header, bodies: [RunReader(SPACE, header).receive_untrusted(body) for body in bodies],
         st.tuples(st.sampled_from(RUN_BODIES), st.lists(bytes_like(PAYLOAD_BODIES), max_size=3)),
     ),

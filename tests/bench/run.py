@@ -73,7 +73,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tenth of the sizes, one run")
     parser.add_argument("--only", action="append", choices=BENCHES, help="this bench; may be given again")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (5)")
-    parser.add_argument("--profile", action="store_true", help="import, sync, filing once more: the top 25 of each thread")
+    parser.add_argument("--profile", action="store_true", help="once more under a profiler: the top 25 of each thread")
     return parser.parse_args()
 
 

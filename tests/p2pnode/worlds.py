@@ -36,11 +36,13 @@ from p2pnode.space import Space
 from p2pnode.store import Store, runs
 from protocol import invite, keys, report
 from protocol.board import Filter, Listed
-from protocol.connection import Connection, Event, Phase, SnapshotWanted
+from protocol.connection import Connection, Phase
 from protocol.entry import Kind, LogClass, LogIdentity, time_units
-from protocol.handshake import LocalEnd, Opened, SessionSecret
+from protocol.events import Event, SnapshotWanted
+from protocol.handshake import LocalEnd, Opened
 from protocol.limits import PAYLOAD_SIZE_MAX, Limits
 from protocol.log import Run, rebuild
+from protocol.mask import SessionSecret
 from protocol.membership import Role
 from protocol.messages import Message
 from protocol.noise import KeyPair

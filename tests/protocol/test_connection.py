@@ -6,11 +6,13 @@ import pytest
 from pairs import DIGEST, WALL, Pair, join, local_of, met, say, secret_of, stream, written
 
 from protocol import messages, records
-from protocol.connection import Connection, Differences, Ended, Established, Event, Phase, SnapshotWanted
+from protocol.connection import Connection, Phase
 from protocol.entry import LogClass
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.events import Differences, Ended, Established, Event, SnapshotWanted
+from protocol.frames import Type
 from protocol.frontier import LogState, State, item
-from protocol.handshake import Mode, Opened, RemoteEnd
+from protocol.handshake import Opened, RemoteEnd
 from protocol.limits import (
     HANDSHAKE_SECONDS,
     IDLE_SECONDS,
@@ -20,6 +22,7 @@ from protocol.limits import (
     SILENCE_SECONDS_MIN,
     Limits,
 )
+from protocol.mask import Mode
 from protocol.messages import (
     Close,
     Decline,
@@ -33,7 +36,6 @@ from protocol.messages import (
     RunMessage,
     Same,
     Totals,
-    Type,
     Want,
     Welcome,
 )

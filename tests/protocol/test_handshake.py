@@ -9,8 +9,9 @@ import pytest
 
 from protocol import cbor, keys
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.handshake import Finished, Initiator, LocalEnd, Mode, Opened, RemoteEnd, Responder, SessionSecret
+from protocol.handshake import Finished, Initiator, LocalEnd, Opened, RemoteEnd, Responder
 from protocol.limits import HANDSHAKE_FILL_MAX, HANDSHAKE_MESSAGE_MAX, HANDSHAKE_WEEK_SECONDS
+from protocol.mask import Mode, SessionSecret
 from protocol.noise import XX, HandshakeState, KeyPair, Pattern
 
 NOW = 1_795_000_000.0

@@ -11,6 +11,7 @@ from pairs import AUTHOR_SEED, SPACE, written
 from protocol import cbor, keys
 from protocol.entry import LogClass
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import Type, split_untrusted
 from protocol.frontier import LogState, State
 from protocol.limits import (
     FRAME_BODY_MAX,
@@ -38,16 +39,14 @@ from protocol.messages import (
     Reconcile,
     Rekey,
     RunMessage,
-    RunReader,
     Same,
     Totals,
-    Type,
     Want,
     Welcome,
     decode_untrusted,
     encode,
-    split_untrusted,
 )
+from protocol.run_frames import RunReader
 
 KEY, ID, DIGEST = b"\x02" + b"k" * 16, b"i" * 32, b"d" * 32
 REF = b"r" * 32

@@ -15,15 +15,30 @@ from typing import Any
 
 import pytest
 
-from protocol import beacon, entry, frontier, invite, keys, limits, messages, records, report, statement
+from protocol import (
+    beacon,
+    entry,
+    frames,
+    frontier,
+    invite,
+    keys,
+    limits,
+    messages,
+    records,
+    report,
+    statement,
+)
 from protocol.entry import Header, LogClass, LogIdentity
 from protocol.errors import InputRefused, RemoteProtocolError
+from protocol.frames import Type
 from protocol.frontier import LogState, State
-from protocol.handshake import Finished, Initiator, LocalEnd, Mode, Opened, Responder, SessionSecret
+from protocol.handshake import Finished, Initiator, LocalEnd, Opened, Responder
 from protocol.log import Run, prove_untrusted
-from protocol.messages import RunMessage, RunReader, Type
+from protocol.mask import Mode, SessionSecret
+from protocol.messages import RunMessage
 from protocol.noise import CipherState, KeyPair
 from protocol.records import RecordReader, RecordWriter
+from protocol.run_frames import RunReader
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 PROTOCOL = Path(__file__).parents[2] / "protocol"
@@ -118,7 +133,7 @@ def test_a_signature_that_breaks_a_rule_does_not_hold(case: dict[str, Any]) -> N
 def read_run(case: dict[str, Any]) -> Run:
     reader = None
     for content in case["frames"]:
-        for kind, body in messages.split_untrusted(bytes.fromhex(content)):
+        for kind, body in frames.split_untrusted(bytes.fromhex(content)):
             if reader is None:
                 assert kind is Type.RUN
                 reader = RunReader(bytes.fromhex(case["space"]), body)
@@ -355,7 +370,7 @@ def test_a_position_that_no_log_can_have_is_refused(case: dict[str, Any]) -> Non
 @named(MESSAGE["valid"])
 def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str, Any]) -> None:
     frame = bytes.fromhex(case["frame"])
-    ((kind, body),) = messages.split_untrusted(frame)
+    ((kind, body),) = frames.split_untrusted(frame)
     assert case["name"].partition(",")[0] == kind.name
     assert [frame] == messages.encode(messages.decode_untrusted(kind, body))
 
@@ -363,7 +378,7 @@ def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str,
 @named(MESSAGE["invalid"])
 def test_a_frame_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
-        [messages.decode_untrusted(*frame) for frame in messages.split_untrusted(bytes.fromhex(case["content"]))]
+        [messages.decode_untrusted(*frame) for frame in frames.split_untrusted(bytes.fromhex(case["content"]))]
 
 
 def decode_payload(case: dict[str, Any]) -> Any:

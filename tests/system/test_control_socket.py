@@ -91,7 +91,7 @@ def test_a_watcher_that_does_not_read_is_cut_off_and_delays_neither_publishing_n
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(line("watch"))
         near, far = Watcher(ana), Watcher(beto)
-        slowest, filed = 0.0, {}
+        slowest, filed = 0.0, dict[str, float]()
         for first in range(0, 1500, 100):
             records = batch(first, 100, text="x" * 8000)
             started = time.monotonic()

@@ -194,7 +194,8 @@ def change_payload(node: Daemon, title: str, other: str) -> str:
     key = keystore.open(node.home / paths.KEY, None)
     with closing(open_writer(node.home / paths.STORE, key, create=False)) as database:
         sql = "SELECT no, id, payload FROM entry WHERE instr(payload, ?)"
-        ((no, id, payload),) = database.execute(sql, (title.encode(),)).fetchall()
+        found: Any = database.execute(sql, (title.encode(),)).fetchall()
+        ((no, id, payload),) = found
         changed = payload.replace(title.encode(), other.encode())
         database.execute("UPDATE entry SET payload = ? WHERE no = ?", (changed, no))
     return str(id.hex())

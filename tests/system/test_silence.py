@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 from system.daemons import Daemon, gathered, invited, met, people, together, until
-from system.relay import heard, pair_over_a_relay
+from system.relay import Recorded, heard, pair_over_a_relay
 
 from p2pnode import keystore, paths
 from p2pnode.store.file import open_reader
 from p2pnode.store.spaces import epochs
 from protocol import invite
 from protocol.connection import Connection
-from protocol.handshake import LocalEnd, Mode, SessionSecret
+from protocol.handshake import LocalEnd
 from protocol.limits import Limits
+from protocol.mask import Mode, SessionSecret
 from protocol.noise import KeyPair
 
 pytestmark = pytest.mark.system
 
-QUIET_SECONDS = 1.0  # an answer takes milliseconds
+QUIET_SECONDS = 0.8  # an answer takes milliseconds
 SESSIONS = 64
 LOOKED_AT = 512  # bytes each way
 
@@ -163,14 +164,14 @@ def test_a_replayed_session_hears_not_a_byte_not_even_after_a_restart_or_a_death
 
 def test_no_bit_of_the_first_512_bytes_each_way_is_the_same_in_64_sessions(tmp_path: Path) -> None:
     with pair_over_a_relay(tmp_path) as (_, beto, relay):
-        whole = []
+        whole: list[Recorded] = []
         while len(whole) < SESSIONS:
             count = len(relay.recorded)
             beto.ask("sync")
             until("a session", lambda count=count: len(relay.recorded) >= count and beto.ask("status")["peers"])
             session = relay.recorded[-1]
 
-            def long_enough(session=session) -> bool:
+            def long_enough(session: Recorded = session) -> bool:
                 beto.ask("sync")  # compares digests: the session goes on
                 return min(len(session.said), len(session.answered)) >= LOOKED_AT
 

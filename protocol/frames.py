@@ -1,0 +1,92 @@
+"""Frames: the units in which a session's stream is read, and the strict first look at what is in them.
+
+    frame = type (1 byte) || length (3 bytes, big-endian) || body
+    record content = frame*            a frame never crosses a record, so nothing is decoded beyond 64 KiB
+"""
+
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any
+
+from protocol import cbor
+from protocol.entry import LogClass
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.limits import FRAME_BODY_MAX, FRAME_HEADER_SIZE, LOG_KEY_SIZE
+
+
+class Type(IntEnum):
+    """The first byte of a frame."""
+
+    RECONCILE_OPEN = 1
+    RECONCILE = 2
+    POSITION = 3
+    SAME = 4
+    DECLINE = 5
+    END = 6
+    PROBE = 7
+    WANT = 8
+    RUN = 9
+    PAYLOADS = 10
+    TOTALS = 11
+    DIGEST = 12
+    REKEY = 13
+    WELCOME = 14
+    JOINED = 15
+    CLOSE = 16
+
+
+def frame(kind: Type, body: bytes) -> bytes:
+    """One frame. Raises LocalProtocolError for a body that no record holds."""
+    if len(body) > FRAME_BODY_MAX:
+        raise LocalProtocolError("frame longer than a record")
+    return bytes([kind]) + len(body).to_bytes(3, "big") + body
+
+
+def split_untrusted(content: bytes) -> Iterator[tuple[Type, bytes]]:
+    """The frames of one record's content. Raises RemoteProtocolError for an unknown type or a frame cut short."""
+    at = 0
+    while at < len(content):
+        length = int.from_bytes(content[at + 1 : at + FRAME_HEADER_SIZE], "big")
+        body = content[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length]
+        if at + FRAME_HEADER_SIZE > len(content) or len(body) != length:
+            raise RemoteProtocolError("frame: cut short")
+        if not Type.RECONCILE_OPEN <= content[at] <= Type.CLOSE:
+            raise RemoteProtocolError("frame: unknown type")
+        yield Type(content[at]), body
+        at += FRAME_HEADER_SIZE + length
+
+
+# Parts of bodies
+
+
+def need(condition: bool) -> bool:
+    """True, or RemoteProtocolError."""
+    if not condition:
+        raise RemoteProtocolError("message: malformed")
+    return True
+
+
+def list_untrusted(body: bytes, count_max: int) -> list[Any]:
+    """The array that a frame's body is, of at most `count_max` items. Raises RemoteProtocolError."""
+    value = cbor.decode_untrusted(body, FRAME_BODY_MAX)
+    need(type(value) is list and len(value) <= count_max)
+    return value  # type: ignore[no-any-return]  # checked above
+
+
+def tuple_untrusted(body: bytes, count: int) -> list[Any]:
+    """The array of exactly `count` items that a frame's body is. Raises RemoteProtocolError."""
+    value = list_untrusted(body, count)
+    need(len(value) == count)
+    return value
+
+
+def is_int(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def is_bytes(value: Any, size: int) -> bool:
+    return type(value) is bytes and len(value) == size
+
+
+def is_key(value: Any) -> bool:
+    return is_bytes(value, LOG_KEY_SIZE) and value[0] <= max(LogClass)

@@ -1,0 +1,91 @@
+"""Mask: what hides the readable parts of a handshake, and the secret that both masks and opens it.
+
+    M       = (length of the Noise message, 2 bytes || e, where the message begins with one) XOR pad || its rest
+    pad     = BLAKE2b(salt || number of the message) keyed by the mask key
+    mask key: BLAKE2b(version || mode || space || UTC week) keyed by the session secret
+
+A pad is used once; under the wrong secret, mode, space or week the length is almost never one that a message has.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from protocol import cbor, keys
+from protocol.errors import RemoteProtocolError
+from protocol.limits import HANDSHAKE_FILL_MAX, HANDSHAKE_MESSAGE_MAX
+
+VERSION = 1
+START_NONCE_SIZE = 16
+DIGEST_SIZE = 32
+
+LENGTH_SIZE = 2
+HELLO = cbor.encode([])
+BODY_SIZE_MAX = len(cbor.encode([bytes(START_NONCE_SIZE), bytes(DIGEST_SIZE)]))
+
+# Noise's own bytes in each message, its body's length included: e and s, tags.
+FRAME_SIZES = {1: 32 + 16 + 2, 2: 32 + 48 + 16 + 2, 3: 48 + 16 + 2}
+BODY_SIZES = {1: len(HELLO), 2: BODY_SIZE_MAX, 3: BODY_SIZE_MAX}
+MASKED_SIZES = {1: LENGTH_SIZE + keys.KEY_SIZE, 2: LENGTH_SIZE + keys.KEY_SIZE, 3: LENGTH_SIZE}
+
+_MASK_PERSON = b"p2pnode mask 1"
+_PAD_PERSON = b"p2pnode pad 1"
+
+assert 2**16 % (HANDSHAKE_FILL_MAX + 1) == 0  # or some fills would be likelier
+assert FRAME_SIZES[2] + BODY_SIZE_MAX + HANDSHAKE_FILL_MAX <= HANDSHAKE_MESSAGE_MAX
+
+
+class Mode(IntEnum):
+    """What a session is for."""
+
+    MEMBER = 0
+    JOIN = 1
+    REKEY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSecret:
+    """What both ends must hold to see each other: an epoch secret or a join secret of a space, for one mode."""
+
+    space: bytes
+    mode: Mode
+    secret: bytes = field(repr=False)
+
+    @property
+    def prologue(self) -> bytes:
+        return cbor.encode([VERSION, int(self.mode), self.space])
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Hides what Noise leaves readable in the messages of one handshake."""
+
+    key: bytes
+    salt: bytes
+
+    @classmethod
+    def of(cls, secret: SessionSecret, week: int, salt: bytes) -> "Mask":
+        # signed: a clock that says 1970 must not be an exception
+        about = bytes([VERSION, secret.mode]) + secret.space + week.to_bytes(8, "big", signed=True)
+        return cls(keys.keyed_hash(secret.secret, _MASK_PERSON, about), salt)
+
+    def hide(self, number: int, message: bytes) -> bytes:
+        size = MASKED_SIZES[number]
+        wire = len(message).to_bytes(LENGTH_SIZE, "big") + message
+        return self._xor(number, wire[:size]) + wire[size:]
+
+    def reveal_untrusted(self, number: int, data: bytes) -> bytes | None:
+        """The Noise message that `data` begins with, or None: more is needed. RemoteProtocolError: it never will be."""
+        size = MASKED_SIZES[number]
+        if len(data) < size:
+            return None
+        head = self._xor(number, data[:size])
+        length = int.from_bytes(head[:LENGTH_SIZE], "big")
+        if not FRAME_SIZES[number] + BODY_SIZES[number] <= length <= HANDSHAKE_MESSAGE_MAX:
+            raise RemoteProtocolError("handshake: length that no message has")
+        if len(data) < LENGTH_SIZE + length:
+            return None
+        return head[LENGTH_SIZE:] + data[size : LENGTH_SIZE + length]
+
+    def _xor(self, number: int, data: bytes) -> bytes:
+        pad = keys.keyed_hash(self.key, _PAD_PERSON, self.salt + bytes([number]), 64)
+        return (int.from_bytes(data, "big") ^ int.from_bytes(pad[: len(data)], "big")).to_bytes(len(data), "big")
