@@ -16,7 +16,7 @@ from p2pnode.store import Outcome, Store
 from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.limits import Limits
-from protocol.log import Run, prove_untrusted
+from protocol.log import Run, Verdict, prove_untrusted
 
 PROVE_IN_THREADS_MIN = 8  # runs; below that a thread costs more than it saves
 
@@ -37,7 +37,7 @@ class Member(Protocol):
     def space(self) -> Space: ...
 
     def push_later(self, key: bytes, seq: int, /) -> None:
-        """Entries of this log from `seq` on are new here."""
+        """Entries of this log from `seq` on are new here, or two different ones at `seq` are."""
 
 
 class Exchange:
@@ -59,15 +59,18 @@ class Exchange:
         """Something new is committed: listeners and every other session of the space learn of it."""
         for listener in tuple(self._listeners):
             listener(news)
-        for session in self.sessions:
-            if session is not source and session.space is news.space:
-                session.push_later(news.key, news.run.first_seq)
+        self._push(news.space, news.key, news.run.first_seq, source)
 
     def announce_run(self, space: Space, run: Run) -> None:
         """The same for a run of our own."""
         self.announce(News(space, run.key, run))
         if run.log.log_class is LogClass.MEMBERSHIP:
             self.members_changed(space)
+
+    def _push(self, space: Space, key: bytes, seq: int, source: Member | None) -> None:
+        for session in self.sessions:
+            if session is not source and session.space is space:
+                session.push_later(key, seq)
 
     async def take(self, space: Space, runs: Sequence[Run], source: Member | None = None) -> list[Outcome]:
         """Proves runs from a peer and commits them in one transaction.
@@ -82,6 +85,8 @@ class Exchange:
                 run = outcome.run
                 self.announce(News(space, outcome.key, run), source)
                 members_changed |= run.log.log_class is LogClass.MEMBERSHIP
+            elif outcome.verdict is Verdict.FORK and outcome.news:
+                self._push(space, outcome.key, outcome.seq, source)
         if members_changed:
             self.members_changed(space)
         return outcomes

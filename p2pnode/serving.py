@@ -6,6 +6,7 @@ of many small logs share a message.
 """
 
 import heapq
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from p2pnode.space import Space
@@ -51,6 +52,13 @@ class Serving:
             raise RemoteProtocolError("asks for more than anybody may at once")
         age = log.head.lamport if key[0] == LogClass.MEMBERSHIP else -log.head.lamport
         heapq.heappush(self._jobs, _Job((key[0], age, key), log, first, min(last, log.head.high)))
+
+    def drop(self, keys: Collection[bytes]) -> None:
+        """The peer does not want these logs: what is left of them is not sent."""
+        left = [job for job in self._jobs if job.order[2] not in keys]
+        if len(left) < len(self._jobs):
+            heapq.heapify(left)
+            self._jobs = left
 
     def next(self) -> list[Message]:
         """The next messages to send; none when nothing is owed."""

@@ -133,7 +133,8 @@ class Session:
                 await self._finish_asking()
 
     async def _finish_asking(self) -> None:
-        if self._turn is Turn.ASKING and not self._asked and not self._to_ask and not self._serving:
+        busy = self._asked or self._to_ask or self._serving or self._searches
+        if self._turn is Turn.ASKING and not busy:
             self._turn = Turn.IDLE
             await self.compare()
 
@@ -147,7 +148,10 @@ class Session:
             match event:
                 case RunMessage(unproven):
                     runs.append(unproven)
-                case Same(keys) | Decline(keys) | End(keys):
+                case Same(keys) | End(keys):
+                    answered += keys
+                case Decline(keys):
+                    self._serving.drop(keys)
                     answered += keys
                 case _:
                     await self._take(runs)
@@ -257,7 +261,7 @@ class Session:
             elif theirs.high == 0 or self._store.id_at(self.space.no, key, theirs.high) == theirs.newest:
                 total += ours.high - theirs.high
                 self._serving.add(key, log, theirs.high + 1)
-            else:
+            elif key not in self._searches:  # begun anew, it would take the answer on its way for a question
                 self._search(Bisection(key, theirs.high))
         if total:
             self.connection.send(Totals(total))
@@ -320,6 +324,10 @@ class Session:
             self.connection.send(RunMessage(run))
             if run.last_seq < log.head.high:
                 self._to_push[key] = run.last_seq + 1
+                return
+        evidence = self._store.fork_evidence(self.space.no, key) if log.head.fork is not None else None
+        if evidence is not None:
+            self.connection.send(RunMessage(evidence))
 
     def _serve_log(self, key: bytes, first: int, last: int = SEQ_MAX) -> None:
         """Owes the peer these entries of a log that may be held."""

@@ -30,13 +30,16 @@ class Board:
         Payloads are judged beside the writer, which takes a batch as one transaction but gives way between slices.
         """
         async with self._indexing:
+            if not self._pending():
+                return 0  # own reports are listed with their commit
             fills = self.fills
             rows = await self._read_pending(0, limit)
             while rows:
                 limit -= len(rows)
                 entering = self._database.order(partial(self._enter, rows, fills), durable=False)
                 try:
-                    ahead = await self._read_pending(rows[-1].entry, limit)
+                    more = len(rows) == INDEX_ROWS
+                    ahead = await self._read_pending(rows[-1].entry, limit) if more else []
                 finally:
                     done = await entering.wait()
                 while 0 < done < len(rows):
@@ -45,6 +48,9 @@ class Board:
                 if not done:
                     break
                 rows = ahead
+        return self._pending()
+
+    def _pending(self) -> int:
         pending: int = self._database.peek(lambda db: one(db, "SELECT coalesce(sum(pending), 0) FROM space"))
         return pending
 
@@ -52,9 +58,9 @@ class Board:
         rows: list[reports.Row] = []
         while (wanted := min(limit, INDEX_ROWS) - len(rows)) > 0:
             part = await self._database.query(partial(reports.read_pending, after=after, limit=min(wanted, READ_ROWS)))
-            if not part:
-                break
             rows += part
+            if len(part) < min(wanted, READ_ROWS):
+                break
             after = part[-1].entry
         return rows
 

@@ -38,7 +38,7 @@ def rows(context: Context) -> list[Row]:
     most = max(meeting.size for meeting in meetings)
     return [
         Row(f"{logs:,} logs in sync, meeting again: both ways, at most", [most], "bytes", at_most(1536)),
-        Row("  messages, at most", [max(len(meeting.turns) for meeting in meetings)], "messages", exactly(3)),
+        Row("  messages, at most", [max(len(meeting.pieces) for meeting in meetings)], "messages", exactly(3)),
         Row("  from connecting to the last byte", [1000 * m.seconds for m in meetings], "ms"),
         Row(f"{CHANGED} logs changed: reconciliation and the entries themselves", changed, "bytes", at_most(8192)),
         Row("  from connecting to the last byte", [1000 * c.seconds for c in changes], "ms"),

@@ -44,9 +44,9 @@ def _profiled(work: "partial[None]", target: Path) -> None:
     profiles: list[tuple[str, cProfile.Profile]] = []
     plain = threading.Thread.run
 
-    def run(thread: threading.Thread) -> None:
-        with _profile(profiles, "writer" if thread.name == "store" else "worker"):
-            plain(thread)
+    def run(self: threading.Thread) -> None:
+        with _profile(profiles, "writer" if self.name == "store" else "worker"):
+            plain(self)
 
     threading.Thread.run = run  # type: ignore[method-assign]
     with _profile(profiles, "loop"):

@@ -5,7 +5,6 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Self
 
 TO_SERVER = ">"
@@ -32,11 +31,6 @@ class Traffic:
     def size_after_handshake(self) -> int:
         """Without the first three pieces: one message each, as neither side goes on before it has worked."""
         return sum(size for _, size in self.pieces[3:])
-
-    @property
-    def turns(self) -> str:
-        """Who spoke, one sign for each change of direction: `><>` is a handshake of three messages."""
-        return "".join(direction for direction, _ in groupby(direction for direction, _ in self.pieces))
 
     @property
     def seconds(self) -> float:

