@@ -15,6 +15,7 @@ from pathlib import Path
 from p2pnode import paths
 from p2pnode.ambient import Ambient
 from p2pnode.failures import CommandError, Exit
+from protocol.invite import Address
 
 PROFILES = ("home", "field")
 LAN_MODES = ("off", "listen", "announce")
@@ -23,17 +24,6 @@ LAN_HOST = "lan"  # stands for every private address this machine has at the tim
 PORT_FIRST = 10_240  # drawn between the well-known ports and the kernel's ephemeral ones
 PORT_LAST = 32_767
 SETTINGS_SIZE_MAX = 16 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen or dial; `host` may be LAN_HOST for listening."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from p2pnode.config import LAN_HOST, Address
+from p2pnode.config import LAN_HOST
 from p2pnode.interfaces import local_interfaces
+from protocol.invite import Address
 
 RESCAN_SECONDS = 5.0
+EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104  # only where a person asked for it
 BACKLOG = 64
 
 Receive = Callable[[trio.SocketStream], Awaitable[None]]
@@ -33,8 +35,12 @@ class Listening:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where others can dial us now, ports resolved."""
-        return sorted((bound for _, bound in self._open.values()), key=str)
+        """Where others can dial us now: ports resolved, and for `every address` those of the LAN."""
+        found = set()
+        for _, bound in self._open.values():
+            hosts = lan_hosts() if bound.host in EVERY_ADDRESS else [bound.host]
+            found |= {Address(host, bound.port) for host in hosts}
+        return sorted(found, key=str)
 
     async def open(self) -> None:
         """Binds what was asked for by name; OSError when one of these cannot be had. LAN addresses may come later."""

@@ -54,8 +54,8 @@ class Spaces:
         given = [invite.parse_address(text) for text in asked.list("address") if type(text) is str]
         seconds = parse_duration(asked.text("expires", INVITE_EXPIRES), "expires")
         asked.done()
-        own = [str(address) for address in self._node.listening.addresses]
-        listening = [invite.parse_address(text) for text in own if "%" not in text]  # a scope means nothing elsewhere
+        # a scope means nothing on another machine
+        listening = [address for address in self._node.listening.addresses if "%" not in address.host]
         addresses = given or listening
         if not addresses:
             raise CommandError(Exit.FAILED, "invite.no_address")

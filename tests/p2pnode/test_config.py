@@ -10,8 +10,8 @@ import pytest
 
 from p2pnode import config, homelock, paths
 from p2pnode.ambient import SystemAmbient
-from p2pnode.config import Address
 from p2pnode.failures import CommandError, Exit
+from protocol.invite import Address
 
 
 def test_what_init_draws_comes_back(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Home:
         self.store: Store
         self.node: Node
         self.errors: list[str] = []
+        self.is_up = False
         self._scope = trio.CancelScope()
 
     async def run(self, *tasks: str, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -112,14 +113,17 @@ class Home:
                         nursery.start_soon(self.node.sync.run if task == "sync" else getattr(self.node, task))
                     for space in spaces:
                         self.node.exchange.members_changed(space)
+                    self.is_up = True
                     task_status.started()
                     await trio.sleep_forever()
         finally:
+            self.is_up = False
             with trio.CancelScope(shield=True):
                 await self.store.close()
 
     def stop(self) -> None:
         """Ends the daemon in the middle of whatever it does."""
+        self.is_up = False
         self._scope.cancel()
 
     @property
@@ -548,7 +552,7 @@ class World:
         self.dials.append((trio.current_time(), dialler.name, address))
         await trio.lowlevel.checkpoint()
         called = next((home for home in self.homes.values() if home.address == address), None)
-        if called is None or called._scope.cancel_called or not self.reaches(dialler, called):
+        if called is None or not called.is_up or not self.reaches(dialler, called):
             return None
         cable = self.cable()
         left, right = joined(cable, hosts=("127.0.0.1", "127.0.0.1"))
