@@ -79,7 +79,7 @@ class Exchange:
         """
         proven = await _prove(runs)
         outcomes = await self.store.commit_runs(space.no, proven, space)
-        members_changed = False
+        members_changed = forked = False
         for outcome in outcomes:
             if outcome.run is not None:
                 run = outcome.run
@@ -87,7 +87,10 @@ class Exchange:
                 members_changed |= run.log.log_class is LogClass.MEMBERSHIP
             elif outcome.verdict is Verdict.FORK and outcome.news:
                 self._push(space, outcome.key, outcome.seq, source)
-        if members_changed:
+                forked |= outcome.key[0] == LogClass.MEMBERSHIP
+        if forked:
+            await space.reload(self.store)
+        if members_changed or forked:
             self.members_changed(space)
         return outcomes
 

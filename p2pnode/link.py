@@ -86,10 +86,10 @@ class Link:
                 try:
                     data = bytes(await self._stream.receive_some(READ_SIZE))  # memory streams give bytearrays
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self.drop("broken")
+                    self._over("broken")
                     return
                 if not data:
-                    self.drop("ended" if self.connection.phase is Phase.ENDED else "cut")
+                    self._over("cut")
                     return
                 try:
                     events = self.connection.receive(data, trio.current_time())
@@ -128,14 +128,18 @@ class Link:
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self.drop("broken")
+                    self._over("broken")
                     return
             elif self._closing:
-                self.drop("closed")
+                self._over("closed")
                 return
             else:
                 await self._awake.wait()
                 self._awake = trio.Event()
+
+    def _over(self, reason: str) -> None:
+        """The stream is done. After the peer's goodbye it does not matter which of our tasks sees it first."""
+        self.drop("ended" if self.connection.phase is Phase.ENDED else reason)
 
     async def _watch_deadline(self) -> None:
         while True:

@@ -130,7 +130,9 @@ class Reception:
     async def _opened(self, opened: Opened) -> None:
         connection = self._connection
         space = self._spaces.get(opened.secret.space)
-        if space is None or not await self._store.remember_handshake(opened.replay_tag, opened.week):
+        if space is None or opened.secret not in self.secrets():  # an invitation may have been used meanwhile
+            return connection.refuse()
+        if not await self._store.remember_handshake(opened.replay_tag, opened.week):
             return connection.refuse()
         if opened.secret.mode is Mode.MEMBER:
             self._digest = await self._store.digest(space.no)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from p2pnode.space import Space
 from p2pnode.store import HeldLog, Store
 from protocol.entry import LogClass
-from protocol.errors import RemoteProtocolError
 from protocol.limits import SEQ_MAX, Limits
 from protocol.log import lean
 from protocol.messages import End, Message, RunMessage
@@ -46,19 +45,24 @@ class Serving:
     def __bool__(self) -> bool:
         return bool(self._jobs or self._ended)
 
-    def add(self, key: bytes, log: HeldLog, first: int, last: int = SEQ_MAX) -> None:
-        """Owes the peer these entries and an END. Raises RemoteProtocolError for a peer that asks without end."""
+    def add(self, key: bytes, log: HeldLog, first: int, last: int = SEQ_MAX) -> bool:
+        """Owes the peer these entries and an END; False when so much is owed that it has to ask again later.
+
+        A peer that keeps to its window gets there too: what is pushed to it and does not connect, it asks for on top.
+        """
         if len(self._jobs) >= 2 * self._limits.asked_max:
-            raise RemoteProtocolError("asks for more than anybody may at once")
+            return False
         age = log.head.lamport if key[0] == LogClass.MEMBERSHIP else -log.head.lamport
         heapq.heappush(self._jobs, _Job((key[0], age, key), log, first, min(last, log.head.high)))
+        return True
 
     def drop(self, keys: Collection[bytes]) -> None:
         """The peer does not want these logs: what is left of them is not sent."""
-        left = [job for job in self._jobs if job.order[2] not in keys]
-        if len(left) < len(self._jobs):
-            heapq.heapify(left)
-            self._jobs = left
+        dropped = [job.order[2] for job in self._jobs if job.order[2] in keys]
+        if dropped:
+            self._jobs = [job for job in self._jobs if job.order[2] not in keys]
+            heapq.heapify(self._jobs)
+            self._ended += dropped  # a question is answered in any case
 
     def next(self) -> list[Message]:
         """The next messages to send; none when nothing is owed."""

@@ -6,18 +6,17 @@ and both sides push what is new at any time. Pushing is a latency hint; the roun
 handled strictly in order, so that an END or a DIGEST is answered only when every run before it is committed.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 
 import trio
 
 from p2pnode.exchange import Exchange
+from p2pnode.questions import Questions
 from p2pnode.serving import Serving
 from p2pnode.space import Space
 from p2pnode.store import DECLINED, INVALID, position
 from protocol.connection import Connection
-from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.events import Differences, Event, SnapshotWanted
 from protocol.frontier import Bisection, LogState, State, item
@@ -58,9 +57,7 @@ class Session:
         self._wake = wake
         self._leads = connection.initiator
         self._turn = Turn.IDLE
-        self._to_ask: deque[bytes] = deque()
-        self._asked: set[bytes] = set()
-        self._asking_members = False
+        self._questions = Questions(exchange.limits.asked_max)
         self._serving = Serving(exchange.store, space, exchange.limits)
         self._to_push: dict[bytes, int] = {}
         self._pushes_lost = False
@@ -109,31 +106,22 @@ class Session:
         return snapshot
 
     def _ask(self) -> None:
-        """Asks about the next differing logs; what membership logs say has to be known before the rest is judged."""
-        room = self._exchange.limits.asked_max - len(self._asked)
-        if not self._to_ask or 2 * len(self._asked) > self._exchange.limits.asked_max:
-            return  # ask for many at once
-        governing = self._to_ask[0][0] == LogClass.MEMBERSHIP
-        if self._asking_members and not governing and self._asked:
-            return
-        self._asking_members = governing
-        keys: list[bytes] = []
-        while self._to_ask and len(keys) < room and (self._to_ask[0][0] == LogClass.MEMBERSHIP) == governing:
-            keys.append(self._to_ask.popleft())
-        self._asked.update(keys)
-        held = self._store.positions(self.space.no, keys)
-        self.connection.send(Positions(tuple(held.get(key) or _nothing(key) for key in keys)))
+        """Asks about the next differing logs."""
+        keys = self._questions.due()
+        if keys:
+            held = self._store.positions(self.space.no, keys)
+            self.connection.send(Positions(tuple(held.get(key) or _nothing(key) for key in keys)))
 
     async def _settle(self, keys: Sequence[bytes]) -> None:
         """The peer has answered about these logs."""
         if keys:
-            self._asked.difference_update(keys)
+            self._questions.answered(keys)
             if self._turn is Turn.ASKING:
                 self._ask()
                 await self._finish_asking()
 
     async def _finish_asking(self) -> None:
-        busy = self._asked or self._to_ask or self._serving or self._searches
+        busy = self._questions or self._serving or self._searches
         if self._turn is Turn.ASKING and not busy:
             self._turn = Turn.IDLE
             await self.compare()
@@ -168,7 +156,7 @@ class Session:
                 self.connection.answer(await self._snapshot())
             case Differences(keys):
                 self._turn = Turn.ASKING
-                self._to_ask.extend(keys)
+                self._questions.add(keys)
                 self._ask()
                 await self._finish_asking()
             case Positions(positions):
@@ -238,7 +226,8 @@ class Session:
         """Exactly one answer for each position; to our own question a position says "I am behind"."""
         same: list[bytes] = []
         behind: list[LogState] = []
-        answered = [theirs.key for theirs in positions if theirs.key in self._asked]
+        refused: list[bytes] = []
+        answered = [theirs.key for theirs in positions if theirs.key in self._questions]
         held = self._store.held(self.space.no, [theirs.key for theirs in positions])
         total = 0
         for theirs in positions:
@@ -247,20 +236,23 @@ class Session:
             if log is None:
                 if theirs.high == 0:
                     same.append(key)
-                elif key not in self._asked:
+                elif key not in self._questions:
                     behind.append(_nothing(key))
                 continue
             ours = position(key, log)
             if ours == theirs:
                 same.append(key)
             elif ours.state is State.FORKED and (theirs.state is State.ORDINARY or ours.high < theirs.high):
-                self._serving.add(key, log, min(theirs.high, ours.high) + 1)
+                if not self._serving.add(key, log, min(theirs.high, ours.high) + 1):
+                    refused.append(key)
             elif ours.high < theirs.high or theirs.state is State.FORKED:
-                if key not in self._asked:
+                if key not in self._questions:
                     behind.append(ours)
             elif theirs.high == 0 or self._store.id_at(self.space.no, key, theirs.high) == theirs.newest:
-                total += ours.high - theirs.high
-                self._serving.add(key, log, theirs.high + 1)
+                if self._serving.add(key, log, theirs.high + 1):
+                    total += ours.high - theirs.high
+                else:
+                    refused.append(key)
             elif key not in self._searches:  # begun anew, it would take the answer on its way for a question
                 self._search(Bisection(key, theirs.high))
         if total:
@@ -269,6 +261,8 @@ class Session:
             self.connection.send(Same(tuple(same)))
         if behind:
             self.connection.send(Positions(tuple(behind)))
+        if refused:
+            self.connection.send(Decline(tuple(refused)))
         if answered:
             await self._settle(answered)
 
@@ -332,10 +326,8 @@ class Session:
     def _serve_log(self, key: bytes, first: int, last: int = SEQ_MAX) -> None:
         """Owes the peer these entries of a log that may be held."""
         log = self._store.held(self.space.no, [key]).get(key)
-        if log is None:
+        if log is None or not self._serving.add(key, log, first, last):
             self.connection.send(Decline((key,)))
-        else:
-            self._serving.add(key, log, first, last)
 
     def push_later(self, key: bytes, seq: int) -> None:
         """Entries of this log from `seq` on are new here; the peer may lack them.

@@ -25,7 +25,9 @@ _LAN_PURPOSE = b"p2pnode lan 1"
 class Space:
     """Lives as long as the daemon; `members` is replaced as a whole, so any thread may read it."""
 
-    def __init__(self, row: SpaceRow, statements: Iterable[Statement], ambient: Ambient) -> None:
+    def __init__(
+        self, row: SpaceRow, statements: Iterable[Statement], authors: Iterable[bytes], ambient: Ambient
+    ) -> None:
         self.no = row.no
         self.id = row.id
         self.epochs = row.epochs
@@ -36,12 +38,21 @@ class Space:
         self._staged: dict[bytes, Statement] = {}
         self._governed = False  # statements other than claims are not folded yet
         self._claimed = False  # some statement is not
+        self._ever = set(authors)  # everybody of whom anything is held
         self.members: Members = membership.fold(self.id, self._statements.values())
 
     @classmethod
     async def load(cls, store: Store, row: SpaceRow, ambient: Ambient) -> "Space":
         """The space of a row in the store, its members folded from the entries held."""
-        return cls(row, statements_of(row.id, await store.membership_runs(row.no)), ambient)
+        statements = statements_of(row.id, await store.membership_runs(row.no))
+        return cls(row, statements, await store.log_authors(row.no), ambient)
+
+    async def reload(self, store: Store) -> None:
+        """Folds anew what the store trusts: a fork has taken back what this was folded from."""
+        statements = statements_of(self.id, await store.membership_runs(self.no))
+        self._statements = {statement.id: statement for statement in statements}
+        self._governed = True
+        self._now(claims=True)
 
     @property
     def name(self) -> str | None:
@@ -60,8 +71,8 @@ class Space:
 
     @property
     def outcasts(self) -> set[bytes]:
-        """Authors that claimed an admission key and lost it to another claimant."""
-        return set(self.members.names) - set(self.members.authors)
+        """Authors of whom something is held and who do not belong: others would not fetch it."""
+        return self._ever - set(self.members.authors)
 
     def join_secrets(self, now: float, uses: Mapping[bytes, Use]) -> dict[bytes, Admission]:
         """The invitations that we would answer now, by join secret."""
@@ -113,6 +124,7 @@ class Space:
         """The members as of now. Claims wait for one fold together where only who may invite is asked."""
         if self._governed or (claims and self._claimed):
             self.members = membership.fold(self.id, [*self._statements.values(), *self._staged.values()])
+            self._ever |= set(self.members.authors)
             self._governed = self._claimed = False
         return self.members
 

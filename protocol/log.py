@@ -80,6 +80,20 @@ class Run:
         """The id that the entry at `index` names as the one before it."""
         return self.ids[index - 1] if index else self.prev
 
+    def first(self, count: int) -> "Run":
+        """The first `count` entries of the run; to be sent, the last of them has to be signed."""
+        return replace(
+            self,
+            lamports=self.lamports[:count],
+            times=self.times[:count],
+            kinds=self.kinds[:count],
+            payloads=self.payloads[:count],
+            ids=self.ids[:count],
+            signatures={index: value for index, value in self.signatures.items() if index < count},
+            refs={index: value for index, value in self.refs.items() if index < count},
+            lacks={index: value for index, value in self.lacks.items() if index < count},
+        )
+
     def since(self, seq: int) -> "Run":
         """The part of the run from `seq` on, which lies inside it."""
         skip = seq - self.first_seq

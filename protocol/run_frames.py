@@ -7,7 +7,6 @@ The receiver computes what is left out: prev, length and hash of every payload t
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -26,7 +25,7 @@ def encode_run(run: Run) -> Iterator[bytes]:
         half = min((index + 1 for index in run.signatures), key=lambda count: abs(count - len(run) // 2))
         if half == len(run):
             raise LocalProtocolError("run without the signatures it must carry")
-        yield from encode_run(_first(run, half))
+        yield from encode_run(run.first(half))
         yield from encode_run(run.since(run.first_seq + half))
         return
     yield frame(Type.RUN, header)
@@ -42,21 +41,6 @@ def encode_run(run: Run) -> Iterator[bytes]:
         size += len(payload) + 3
     if part:
         yield frame(Type.PAYLOADS, cbor.encode(part))
-
-
-def _first(run: Run, count: int) -> Run:
-    """The first `count` entries of a run; the last of them is signed."""
-    return replace(
-        run,
-        lamports=run.lamports[:count],
-        times=run.times[:count],
-        kinds=run.kinds[:count],
-        payloads=run.payloads[:count],
-        ids=run.ids[:count],
-        signatures={index: value for index, value in run.signatures.items() if index < count},
-        refs={index: value for index, value in run.refs.items() if index < count},
-        lacks={index: value for index, value in run.lacks.items() if index < count},
-    )
 
 
 def _header_part(run: Run) -> bytes:

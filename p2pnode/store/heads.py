@@ -95,6 +95,11 @@ def author_heads(db: apsw.Connection, space_no: int, author: bytes) -> dict[LogC
     return heads
 
 
+def log_authors(db: apsw.Connection, space_no: int) -> set[bytes]:
+    """The authors of all logs that are held."""
+    return {author for (author,) in rows(db, "SELECT DISTINCT author FROM log WHERE space = ?", space_no)}
+
+
 def keys_of(db: apsw.Connection, space_no: int, authors: Sequence[bytes]) -> list[bytes]:
     """The keys of all logs of these authors."""
     if not authors:

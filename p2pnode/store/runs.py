@@ -139,10 +139,11 @@ def read_all(db: apsw.Connection, space: bytes, held: HeldLog) -> Iterator[Readi
 
 
 def membership_runs(db: apsw.Connection, space_no: int, space: bytes) -> Iterator[Run]:
-    """Everything held of the membership logs, log by log."""
-    found = rows(db, "SELECT no, author, log_id, founding, high FROM log WHERE space = ? AND key < x'01'", space_no)
-    for no, author, log_id, founding, high in found:
+    """What is held of the membership logs and can be trusted, log by log: nothing from a fork on."""
+    sql = "SELECT no, author, log_id, founding, high, fork FROM log WHERE space = ? AND key < x'01'"
+    for no, author, log_id, founding, high, fork in rows(db, sql, space_no):
         log = LogIdentity(None if founding else space, author, log_id, LogClass.MEMBERSHIP)
         for reading in read_all(db, space, HeldLog(no, log, Head(high, None, 0))):
-            if reading.run is not None:
-                yield reading.run
+            run = reading.run
+            if run is not None and (fork is None or run.first_seq < fork):
+                yield run if fork is None else run.first(min(len(run), fork - run.first_seq))

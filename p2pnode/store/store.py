@@ -144,7 +144,7 @@ class Store:
         return reading.run
 
     async def membership_runs(self, space_no: int) -> list[Run]:
-        """Everything held of the space's membership logs."""
+        """What is held of the space's membership logs and can be trusted: nothing from a fork on."""
         return await self.query(lambda db: list(runs.membership_runs(db, space_no, heads.space_id(db, space_no))))
 
     def wanted(self, space_no: int, limit: int) -> list[tuple[bytes, int, int]]:
@@ -215,6 +215,10 @@ class Store:
         """The whole frontier, sorted by key: for use inside `query`."""
         left_out = self._fingerprints.left_out(space_no)
         return [state for state in heads.log_states(db, space_no) if state.key not in left_out]
+
+    async def log_authors(self, space_no: int) -> set[bytes]:
+        """Everybody of whom anything is held."""
+        return await self.query(lambda db: heads.log_authors(db, space_no))
 
     def set_outcasts(self, space_no: int, authors: Iterable[bytes]) -> None:
         """The authors whose logs are held and do not count any more: those that others would not fetch."""

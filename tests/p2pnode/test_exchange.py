@@ -16,11 +16,12 @@ from protocol.entry import Kind, LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.events import Event
 from protocol.frontier import LogState, State
+from protocol.invite import Invitation
 from protocol.limits import RECONCILE_ROUNDS_MAX, Limits
 from protocol.log import Run
 from protocol.messages import Decline, Digest, End, Positions, Probe, Reconcile, RunMessage, Same, Totals, Want
 from protocol.reconcile import Client, Snapshot
-from protocol.statement import Grant
+from protocol.statement import Grant, Role
 from tests.p2pnode.worlds import TINY, Cable, Home, Meeting, Rogue, World, claims_of, filed, quiet, written
 
 STRANGER = b"\x11" * 32  # the seed of an author whom nobody admitted
@@ -533,19 +534,23 @@ async def test_questions_about_logs_that_nobody_holds_are_answered_and_forgotten
         assert answers["Decline"] == 10
         assert meeting.called.reason == "open"
         session = meeting.called.session
-        assert (session._asked, session._searches, bool(session._serving)) == (set(), {}, False)
+        assert (bool(session._questions), session._searches, bool(session._serving)) == (False, {}, False)
 
 
-async def test_who_asks_for_more_than_anybody_may_at_once_is_dropped(tmp_path: Path, autojump_clock: Clock) -> None:
+async def test_who_asks_for_more_than_anybody_may_at_once_is_told_to_ask_later(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
     async with World.open(tmp_path, limits=replace(TINY, asked_max=4)) as world:
         ana = await world.founder("ana")
         run = await ana.publish("uno")
         rogue = Rogue()
         meeting = world.intrude(ana, rogue)
         await quiet()
-        rogue.say(Positions((LogState(run.key, 0, None, State.ORDINARY),) * 9))
-        await meeting.ended()
-        assert meeting.called.reason == "refused"
+        rogue.say(Positions((LogState(run.key, 0, None, State.ORDINARY),) * 100))
+        await quiet()
+        assert sum(len(event.keys) for event in rogue.heard_of(Decline)) == 92
+        assert len(rogue.heard_of(RunMessage)) == 8
+        assert meeting.called.reason == "open"
 
 
 async def test_a_wanted_stretch_is_served_and_ends(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -818,3 +823,30 @@ async def test_a_fork_found_here_is_proven_to_everybody_who_is_connected(tmp_pat
         expected = LogState(first.key, 1, first.ids[0], State.FORKED)
         assert [home.store.position(home.space.no, first.key) for home in (ana, beto, carla)] == [expected] * 3
         assert len({await home.digest() for home in (ana, beto, carla)}) == 1
+
+
+async def test_nodes_agree_on_the_members_when_a_curator_signs_two_different_invitations(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with World.open(tmp_path) as world:
+        ana = await world.founder("ana")
+        beto = await world.admitted("beto", by=ana)
+        await world.sync(beto, ana)
+        seed = await member_seed(ana)
+        guests = []
+        for home, name, admission in ((ana, "carla", b"1" * 32), (beto, "dora", b"2" * 32)):
+            body = statement.invite(ana.space.id, ana.space.author, admission, Role.WRITER, 2**40, b"j" * 32)
+            payload = statement.encode(body, bytes(16))
+            run = written(ana.space.id, seed, [payload], log_class=LogClass.MEMBERSHIP, kind=Kind.INVITE, lamport=100)
+            invitation = Invitation(ana.space.id, b"j" * 32, admission, 2**40, ())
+            guest = await world.claimant(name, invitation=invitation, epochs=ana.space.epochs)
+            await silently(home, run)
+            await silently(home, *claims_of(guest))
+            guests.append(guest)
+            assert guest.space.author in home.space.members.authors
+        for one, other in ((beto, ana), (ana, beto), (beto, ana)):
+            await world.sync(one, other)
+
+        assert ana.store.position(ana.space.no, run.key) == LogState(run.key, 0, None, State.FORKED)
+        assert set(ana.space.members.authors) == set(beto.space.members.authors)
+        assert await ana.digest() == await beto.digest()

@@ -43,11 +43,11 @@ from protocol.handshake import LocalEnd, Opened
 from protocol.limits import PAYLOAD_SIZE_MAX, Limits
 from protocol.log import Run, rebuild
 from protocol.mask import SessionSecret
-from protocol.membership import Role
 from protocol.messages import Message
 from protocol.noise import KeyPair
 from protocol.reconcile import Snapshot
 from protocol.report import Report
+from protocol.statement import Role
 
 START = 1_800_000_000.0
 KEY = b"k" * 32
@@ -197,6 +197,7 @@ class Cable:
     ends: list["Plug"] = field(default_factory=list)
     written: list[int] = field(default_factory=list)  # bytes of every write, in order
     is_cut: bool = False
+    is_lost: bool = False  # nothing arrives any more, and nobody is told
 
     def cut(self) -> None:
         self.is_cut = True
@@ -230,6 +231,8 @@ class Plug(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         if self.cable.is_cut:
             raise trio.BrokenResourceError
+        if self.cable.is_lost:
+            return
         allowed = self.cable.take(len(data))
         self.cable.written.append(allowed)
         await self.inner.send_all(bytes(data)[:allowed])
@@ -247,10 +250,15 @@ class Plug(trio.abc.HalfCloseableStream):
         if self.deaf:
             await trio.sleep_forever()
         received: bytearray = await self.inner.receive_some(max_bytes)
+        if self.deaf:
+            await trio.sleep_forever()
         return received
 
     async def aclose(self) -> None:
-        await self.inner.aclose()
+        if self.cable.is_lost:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self.inner.aclose()
 
 
 def joined(cable: Cable | None = None, *, lockstep: bool = False, hosts: tuple[str, str] = ("", "")) -> list[Plug]:

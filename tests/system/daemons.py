@@ -54,8 +54,7 @@ class Daemon:
             secret.write_text(passphrase + "\n")
             self._secret = ["--passphrase-file", str(secret)]
         if new:
-            made = self.run("init", *(self._secret or ["--no-passphrase"]))
-            assert made.returncode == 0, made.stderr
+            self.init()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -65,6 +64,11 @@ class Daemon:
             self.kill()
 
     # Its life
+
+    def init(self) -> None:
+        """Makes its home."""
+        made = self.run("init", *(self._secret or ["--no-passphrase"]))
+        assert made.returncode == 0, made.stderr
 
     def start(self) -> Self:
         """Starts it and waits until it answers."""
@@ -181,7 +185,8 @@ class Daemon:
 @contextmanager
 def people(root: Path, *names: str, start: bool = True) -> Iterator[list[Daemon]]:
     """A node for each name, without any space; they start at the same time."""
-    nodes = [Daemon(root / name) for name in names]
+    nodes = [Daemon(root / name, new=False) for name in names]
+    together([node.init for node in nodes])
     try:
         if start:
             together([node.start for node in nodes])

@@ -21,10 +21,12 @@ class Recorded:
     spoken: int = 0  # pieces that the dialling side has sent
     replied: int = 0  # pieces that it was answered
     held: int = 0  # bytes of either side that were not passed on
+    over: bool = False  # cut by a test
     ends: list[socket.socket] = field(default_factory=list)
 
     def cut(self) -> None:
         """Ends it, as a broken network does."""
+        self.over = True
         for end in self.ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -34,14 +36,16 @@ class Relay:
     """Stands before a node; `recorded` are all connections that there were, the newest last.
 
     `answers_until` holds back every answer once the dialling side has sent so many pieces, `says_until` whatever that
-    side says once it was answered so many. While `gate` is cleared answers wait. With `mute`, nobody learns that the
-    dialling side has gone: as when its battery is empty.
+    side says once it was answered so many; `allowance` is how many bytes of answers one connection carries. While
+    `gate` is cleared answers wait. With `mute`, nobody learns that the dialling side has gone: as when its battery is
+    empty.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.recorded: list[Recorded] = []
         self.answers_until: int | None = None
         self.says_until: int | None = None
+        self.allowance: int | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.mute = False
@@ -109,7 +113,8 @@ class Relay:
                 recorded.replied += 1
                 recorded.answered += data
                 self.gate.wait()
-                if self.answers_until is None or recorded.spoken < self.answers_until:
+                early = self.answers_until is None or recorded.spoken < self.answers_until
+                if early and (self.allowance is None or len(recorded.answered) <= self.allowance):
                     client.sendall(data)
                 else:
                     recorded.held += len(data)

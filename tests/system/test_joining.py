@@ -70,7 +70,7 @@ def test_two_who_hurry_with_one_invitation_are_never_both_in(tmp_path: Path) -> 
         codes: dict[str, int] = {}
 
         def join(guest: Daemon) -> None:
-            command = ("join", "-", "--name", guest.home.name, "--timeout", "3")
+            command = ("join", "-", "--name", guest.home.name, "--timeout", "2")
             codes[guest.home.name] = guest.run(*command, given=invitation).returncode
 
         racing = [Thread(target=join, args=(guest,)) for guest in guests]

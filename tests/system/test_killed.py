@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from system.daemons import Daemon, fill, gathered, met, until
+from system.relay import Relay
 
 from p2pnode import paths
 
 pytestmark = pytest.mark.system
 
 COUNT = 20_000
+BYTES = COUNT * 200  # fewer than a whole sync takes
 MOMENTS = 3  # at which each of them is killed
 
 
@@ -25,12 +27,12 @@ class Homes:
     empty: Daemon
 
     def copies(self, root: Path) -> tuple[Daemon, Daemon]:
+        """The same again, the full one at another port: the empty one will only know a relay to it."""
         made = []
         for node in (self.full, self.empty):
             home = root / node.home.name
             shutil.copytree(node.home, home, ignore=shutil.ignore_patterns(paths.SOCKET, paths.LOCK))
             copy = Daemon(home, new=False)
-            copy.listen = node.listen
             made.append(copy)
         return made[0], made[1]
 
@@ -45,26 +47,33 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
 
 
 def killed_on_the_way(root: Path, homes: Homes, victim_of: Callable[[Daemon, Daemon], Daemon]) -> None:
-    """One sync in the course of which one side dies again and again, each time at another moment."""
+    """One sync in the course of which one side dies again and again, each time after another number of bytes."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # shown when the test fails
     draw = random.Random(seed)
     ana, beto = homes.copies(root)
     victim = victim_of(ana, beto)
-    with ana, beto:
+    with ana, beto, Relay(ana.endpoint) as relay:
+        beto.ask("peer.add", address=relay.address)
         held = [beto.space["entries"]]
-        for part in range(MOMENTS):
-            goal = draw.randrange(COUNT * part // (MOMENTS + 1), COUNT * (part + 1) // (MOMENTS + 1))
+        for _ in range(MOMENTS):
+            relay.allowance = draw.randrange(BYTES // (MOMENTS + 1))
             beto.ask("sync")  # dial now: backing off is another test's subject
-            until("the sync to come this far", lambda goal=goal: beto.space["entries"] > goal)
+            until("its bytes to be used up", lambda: any(one.held and not one.over for one in relay.recorded))
             victim.kill()
+            for recorded in relay.recorded:
+                recorded.cut()
             victim.start()
             held.append(beto.space["entries"])
-            assert held[-1] >= held[-2], "what was committed stays"
-        assert held[1] < ana.space["entries"], "killed in the middle"
+        assert held == sorted(held), "what was committed stays"
+        assert held[-1] < ana.space["entries"], "killed in the middle"
+        relay.allowance = None
+        for recorded in relay.recorded:
+            recorded.cut()
         beto.ask("sync")
         met(ana, beto)
-        assert len(set(beto.titles())) == len(beto.titles()) == COUNT
+        titles = beto.titles()
+        assert len(set(titles)) == len(titles) == COUNT
         ana.assert_good()
         beto.assert_good()
 

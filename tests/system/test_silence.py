@@ -122,7 +122,7 @@ def test_a_scanner_that_closes_at_once_again_and_again_leaves_nothing_behind(tmp
         assert ana.process is not None
         handles = Path(f"/proc/{ana.process.pid}/fd")
         before = len(list(handles.iterdir()))
-        for _ in range(300):
+        for _ in range(150):
             socket.create_connection(ana.endpoint).close()
         until("every connection to be forgotten", lambda: len(list(handles.iterdir())) <= before)
         assert ana.ask("status")["peers"] == 0
