@@ -1,6 +1,6 @@
 """Files one report over the control socket, so that a retry can never publish it twice.
 
-    python examples/file_report.py ~/.local/share/p2pnode/control.sock
+python examples/file_report.py ~/.local/share/p2pnode/control.sock
 """
 
 import json

@@ -1,6 +1,6 @@
 """Daemon: the composition root. Opens everything, owns the nursery, closes everything.
 
-    settings, key -> socket -> store -> spaces -> node -> its tasks, control        and back, in that order
+settings, key -> socket -> store -> spaces -> node -> its tasks, control        and back, in that order
 """
 
 import signal

@@ -69,9 +69,7 @@ class Sync:
 
     # Dialling
 
-    def know(
-        self, space: Space, address: tuple[str, int], *, by_hand: bool, seconds: float = inf
-    ) -> Candidate:
+    def know(self, space: Space, address: tuple[str, int], *, by_hand: bool, seconds: float = inf) -> Candidate:
         """Adds an address, to be dialled at once."""
         candidate = self.candidates.setdefault((space.id, address), Candidate(space, address, by_hand))
         candidate.by_hand |= by_hand

@@ -1,7 +1,7 @@
 """Frames: the units in which a session's stream is read, and the strict first look at what is in them.
 
-    frame = type (1 byte) || length (3 bytes, big-endian) || body
-    record content = frame*            a frame never crosses a record, so nothing is decoded beyond 64 KiB
+frame = type (1 byte) || length (3 bytes, big-endian) || body
+record content = frame*            a frame never crosses a record, so nothing is decoded beyond 64 KiB
 """
 
 from collections.abc import Iterator

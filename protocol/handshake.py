@@ -53,7 +53,6 @@ _PSK_PURPOSE = b"p2pnode psk 1"
 _REPLAY_PERSON = b"p2pnode replay 1"
 
 
-
 @dataclass(frozen=True, slots=True)
 class LocalEnd:
     """Our side: the static key pair of this (node, space), and a nonce drawn when the daemon started."""

@@ -100,6 +100,7 @@ def test_every_module_says_what_it_is_for():
 
 def test_every_command_and_exit_code_is_in_the_readme():
     from p2pnode import failures
+
     readme = (ROOT / "README.md").read_text()
     assert [words for words in commands() if f"`p2pnode {words}`" not in readme] == []
     table = dict(re.findall(r"^\| (\d+) \| (.+?) \|$", readme, re.MULTILINE))
@@ -117,4 +118,4 @@ def test_every_command_in_the_readme_exists():
 def test_ci_runs_the_test_command_of_the_readme():
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert ".venv/bin/pytest -q" in readme
-    assert "bin/pytest\" -q" in ci
+    assert 'bin/pytest" -q' in ci

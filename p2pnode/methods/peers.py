@@ -93,10 +93,12 @@ class Peers:
                     await waiting[0].in_sync.wait()
                     waiting = self._unsettled(waiting)
                 told = [session for session, _ in node.sync.register.sessions.values()]
-                send({
-                    "done": sum(session.received_entries for session in told),
-                    "total": sum(max(session.announced_entries, session.received_entries) for session in told),
-                })
+                send(
+                    {
+                        "done": sum(session.received_entries for session in told),
+                        "total": sum(max(session.announced_entries, session.received_entries) for session in told),
+                    }
+                )
             return self._outcome(before)
         raise CommandError(Exit.TIMED_OUT, "sync.timeout")
 

@@ -158,9 +158,7 @@ async def _fill(node: Node, pair: Pair, shape: Shape) -> Pair:
             tips.append(tip)
     await _commit(node, space, waiting)
     entries = node.store.counters(space.no).entries
-    return replace(
-        pair, full=node.settings.home, entries=entries, payload_size=size / (shape.logs * count), tips=tips
-    )
+    return replace(pair, full=node.settings.home, entries=entries, payload_size=size / (shape.logs * count), tips=tips)
 
 
 async def _change(node: Node, pair: Pair) -> Pair:
