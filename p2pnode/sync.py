@@ -86,8 +86,12 @@ class Sync:
 
     async def compare_all(self) -> None:
         """Asks every peer what it holds; what differs is reconciled."""
-        for session, _ in list(self.register.sessions.values()):
-            await session.compare()
+        for session, link in list(self.register.sessions.values()):
+            try:
+                await session.compare()
+            except StoreError as error:
+                _note(error)
+                link.drop("store")
 
     async def run(self) -> None:
         """Dials and compares until cancelled."""
@@ -137,11 +141,18 @@ class Sync:
                 candidate.failure = "unreachable"
                 return
             reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
-            digest = await self._exchange.store.digest(candidate.space.no)
+            try:
+                digest = await self._exchange.store.digest(candidate.space.no)
+            except StoreError:
+                await trio.aclose_forcefully(stream)
+                raise
             link = Link(stream, self.initiate(candidate.space.secret, candidate.space.local, digest), self._limits)
             reception.attach(link, digest)
             await self._run(link, reception, side="initiator")
             candidate.failure = link.reason
+        except StoreError as error:
+            _note(error)
+            candidate.failure = "store"
         finally:
             candidate.dialling = False
             candidate.next_try = trio.current_time() + candidate.backoff * (0.5 + self._ambient.random())
@@ -164,17 +175,24 @@ class Sync:
 
     async def receive(self, stream: trio.SocketStream) -> None:
         """Serves one incoming stream to its end."""
-        address = stream.socket.getpeername()[0]
-        if not self._admit(address):
-            return await trio.aclose_forcefully(stream)
         link: Link
 
         def met(_: RemoteEnd) -> None:
             self._strangers.pop(link, None)
 
         reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
+        try:
+            address = stream.socket.getpeername()[0]
+            secrets = reception.secrets()
+        except OSError:  # called, and gone before we looked
+            return await trio.aclose_forcefully(stream)
+        except StoreError as error:
+            _note(error)
+            return await trio.aclose_forcefully(stream)
+        if not self._admit(address):
+            return await trio.aclose_forcefully(stream)
         connection = Connection.respond(
-            reception.secrets(),
+            secrets,
             entropy=self._ambient.entropy,
             now=trio.current_time(),
             wall=self._ambient.now(),
@@ -187,6 +205,7 @@ class Sync:
             await self._run(link, reception, side="responder")
         finally:
             self._strangers.pop(link, None)
+        return None
 
     async def _run(self, link: Link, reception: Reception, *, side: str) -> None:
         """One link from its first byte to its last. A store that cannot take more ends it, and nothing else."""
@@ -195,10 +214,11 @@ class Sync:
             await link.run(reception)
         except* StoreError as group:
             link.reason = "store"
-            events.log("store.failed", error=type(group.exceptions[0]).__name__)
+            _note(group.exceptions[0])
         finally:
             self._links -= 1
             reception.over()
+            self._changed.set()  # its node may be one to dial now
             events.log("link.closed", reason=link.reason, side=side)
 
     def _admit(self, address: str) -> bool:
@@ -218,6 +238,10 @@ class Sync:
         latest = now + self._limits.strangers_max / rate  # more than these are never waiting
         self._last_turn = max(now - 1, min(self._last_turn + 1 / rate, latest))
         return self._last_turn
+
+
+def _note(error: Exception) -> None:
+    events.log("store.failed", error=type(error).__name__)
 
 
 async def connect(address: tuple[str, int]) -> trio.SocketStream | None:

@@ -52,11 +52,6 @@ def unimported(db: apsw.Connection, space_no: int, marks: Sequence[bytes]) -> li
     return [mark for mark in marks if one(db, sql, space_no, mark) is None]
 
 
-def setting(db: apsw.Connection, key: str) -> str | None:
-    value: str | None = one(db, "SELECT value FROM setting WHERE key = ?", key)
-    return value
-
-
 # In the writer
 
 
@@ -98,7 +93,3 @@ def keep_joining(db: apsw.Connection, admission: bytes, seed: bytes) -> None:
 
 def mark_imported(db: apsw.Connection, space_no: int, marks: Sequence[bytes]) -> None:
     db.executemany("INSERT OR IGNORE INTO imported VALUES (?, ?)", [(space_no, mark) for mark in marks])
-
-
-def set_setting(db: apsw.Connection, key: str, value: str) -> None:
-    db.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", (key, value))

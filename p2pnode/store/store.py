@@ -23,11 +23,10 @@ from p2pnode.store.heads import HeldLog
 from p2pnode.store.intake import Gate, Outcome, take_runs
 from p2pnode.store.peers import Once
 from p2pnode.store.spaces import Counters, SpaceRow
-from protocol.entry import LogIdentity
 from protocol.errors import LocalProtocolError
 from protocol.frontier import LogState
 from protocol.limits import RUN_ENTRIES_MAX
-from protocol.log import Head, Run, Verdict
+from protocol.log import Run, Verdict
 from protocol.membership import Use
 
 
@@ -165,21 +164,6 @@ class Store:
         space = self._fingerprints.space_id(space_no)
         return self._peek(lambda db: heads.held_logs(db, space_no, space, keys))
 
-    def head(self, space_no: int, key: bytes) -> tuple[LogIdentity, Head] | None:
-        """A log and how far it is held, beyond a fork too."""
-        held = self._held(space_no, key)
-        return None if held is None else (held.log, held.head)
-
-    def high(self, space_no: int, key: bytes) -> int:
-        """The seq of the newest entry held, 0 where there is none."""
-        held = self._held(space_no, key)
-        return held.head.high if held is not None else 0
-
-    def lamport(self, space_no: int, key: bytes) -> int:
-        """The lamport of the newest entry held, 0 where there is none."""
-        held = self._held(space_no, key)
-        return held.head.lamport if held is not None else 0
-
     def id_at(self, space_no: int, key: bytes, seq: int) -> bytes | None:
         """The id held at a seq of a log."""
         held = self._held(space_no, key)
@@ -247,10 +231,6 @@ class Store:
 
         return await self.write(job, durable=True, urgent=True)
 
-    async def add_epochs(self, space_no: int, secrets: Sequence[bytes]) -> None:
-        """Keeps the secrets that are new, oldest first."""
-        await self.write(lambda db: spaces.add_epochs(db, space_no, secrets), durable=True, urgent=True)
-
     def counters(self, space_no: int) -> Counters:
         """What the space holds: kept with every commit, never counted here."""
         return self._peek(lambda db: spaces.counters(db, space_no))
@@ -294,12 +274,6 @@ class Store:
     async def unimported(self, space_no: int, marks: Sequence[bytes]) -> list[bytes]:
         """Those of the marks that were not published before, in their order."""
         return await self.query(lambda db: peers.unimported(db, space_no, marks))
-
-    def setting(self, key: str) -> str | None:
-        return self._peek(lambda db: peers.setting(db, key))
-
-    async def set_setting(self, key: str, value: str) -> None:
-        await self.write(lambda db: peers.set_setting(db, key, value), durable=True, urgent=True)
 
     # Housekeeping
 

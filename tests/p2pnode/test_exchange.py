@@ -302,6 +302,21 @@ async def test_a_peer_too_slow_for_the_news_is_compared_with_once_it_is_back(
         assert await equal(ana, beto)
 
 
+async def test_what_is_published_during_the_handshake_is_not_forgotten(tmp_path: Path, autojump_clock: Clock) -> None:
+    async with World.open(tmp_path) as world:
+        ana = await world.founder("ana")
+        beto = await world.admitted("beto", by=ana)
+        await world.sync(beto, ana)
+        for number in range(80):
+            meeting = await world.join(beto, ana)
+            for _ in range(number // 2):
+                await trio.lowlevel.checkpoint()
+            await (ana, beto)[number % 2].publish(f"{number}")
+            await quiet()
+            assert await ana.digest() == await beto.digest(), number
+            await meeting.close()
+
+
 # Whose entries are taken
 
 

@@ -25,7 +25,8 @@ async def test_what_was_committed_is_read_back_as_it_was(tmp_path: Path) -> None
     async with opened(tmp_path / "s") as (store, no):
         outcomes = await store.commit_runs(no, [run, empty], Everybody())
         assert [outcome.verdict for outcome in outcomes] == [Verdict.EXTENDS, Verdict.EXTENDS]
-        assert store.head(no, run.key) == (run.log, Head(200, run.ids[-1], 200))
+        held = store.held(no, [run.key])[run.key]
+        assert (held.log, held.head) == (run.log, Head(200, run.ids[-1], 200))
         assert store.id_at(no, run.key, 77) == run.ids[76]
         assert store.id_at(no, run.key, 201) is None
         read = store.read_run(no, run.key, 1, 1024, 1 << 20)
@@ -365,6 +366,6 @@ async def test_an_author_finds_where_its_earlier_logs_ended(tmp_path: Path) -> N
         await store.commit_runs(no, [first, second, voice, entries("bea", [filed()], lamport=99)], Everybody())
         assert store.author_lamport(no, author) == 40
         assert sorted(store.author_heads(no, author)) == sorted([second.ids[0], voice.ids[0]])
-        assert store.lamport(no, first.key) == 11
-        assert store.high(no, first.key) == 2
+        head = store.held(no, [first.key])[first.key].head
+        assert (head.lamport, head.high) == (11, 2)
         assert [len(run) for run in await store.membership_runs(no)] == [1]

@@ -50,29 +50,29 @@ async def test_urgent_jobs_go_before_the_rest(tmp_path: Path) -> None:
 
 async def test_an_error_in_a_job_reaches_its_caller_and_leaves_nothing(tmp_path: Path) -> None:
     def job(db: apsw.Connection) -> None:
-        db.execute("INSERT INTO setting VALUES ('a', 'b')")
+        db.execute("INSERT INTO joining VALUES (x'61', x'62')")
         raise ZeroDivisionError
 
     async with opened(tmp_path / "s") as (store, _):
         with pytest.raises(ZeroDivisionError):
             await store.write(job, durable=True)
-        assert store.setting("a") is None
-        await store.set_setting("a", "c")
-        assert store.setting("a") == "c"
+        assert store.joining(b"a") is None
+        await store.keep_joining(b"a", b"c")
+        assert store.joining(b"a") == b"c"
 
 
 async def test_a_write_that_was_asked_for_happens_though_its_caller_is_cancelled(tmp_path: Path) -> None:
     async with opened(tmp_path / "s") as (store, _):
         with trio.move_on_after(0) as scope:
-            await store.set_setting("never", "asked")
+            await store.keep_joining(b"never", b"asked")
         assert scope.cancelled_caught
-        assert store.setting("never") is None
+        assert store.joining(b"never") is None
 
         release = threading.Event()
 
         def slow(db: apsw.Connection) -> None:
             release.wait(10)
-            db.execute("INSERT INTO setting VALUES ('slow', 'done')")
+            db.execute("INSERT INTO joining VALUES (x'51', x'52')")
 
         async with trio.open_nursery() as nursery:
 
@@ -83,18 +83,18 @@ async def test_a_write_that_was_asked_for_happens_though_its_caller_is_cancelled
             await trio.testing.wait_all_tasks_blocked(0.01)
             nursery.cancel_scope.cancel()
             release.set()
-        assert store.setting("slow") == "done"
+        assert store.joining(b"\x51") == b"\x52"
 
 
 async def test_closing_finishes_what_was_asked_for(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "s", KEY)
     async with trio.open_nursery() as nursery:
         for number in range(50):
-            nursery.start_soon(store.set_setting, str(number), "done")
+            nursery.start_soon(store.keep_joining, b"%d" % number, b"done")
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(store.close)
     store = Store.open(tmp_path / "s", KEY, create=False)
-    assert all(store.setting(str(number)) == "done" for number in range(50))
+    assert all(store.joining(b"%d" % number) == b"done" for number in range(50))
     await store.close()
     assert list(_sizes(tmp_path)) == ["s"]  # the WAL is in the file
 

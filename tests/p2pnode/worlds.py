@@ -12,8 +12,8 @@ MockClock jumps only when nobody has anything left to do.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,7 +179,8 @@ class Home:
 
     def high(self, run: Run) -> int:
         """How far the log of a run is held here."""
-        return self.store.high(self.space.no, run.key)
+        held = self.store.held(self.space.no, [run.key]).get(run.key)
+        return 0 if held is None else held.head.high
 
     async def check(self) -> dict[str, int]:
         return await self.store.check(lambda done, total: None)
@@ -419,6 +420,7 @@ class World:
         self.cables: list[tuple[Home, Home, Cable]] = []
         self.reaches: Callable[[Home, Home], bool] = lambda dialler, called: True
         self.cable: Callable[[], Cable] = Cable
+        self.connecting: Callable[[tuple[str, int]], Awaitable[None]] | None = None  # in place of `connect`
         self.dials: list[tuple[float, str, tuple[str, int]]] = []  # when, who, where
         self._path = path
         self._rogues = 0
@@ -553,8 +555,24 @@ class World:
 
     # Meeting over the network
 
+    @contextmanager
+    def as_home(self, home: Home) -> Iterator[None]:
+        """What this task does within it, the home does."""
+        token = _here.set(home)
+        try:
+            yield
+        finally:
+            _here.reset(token)
+
+    @staticmethod
+    def at(invitation: invite.Invitation, *homes: Home) -> invite.Invitation:
+        """The invitation with the addresses of these homes."""
+        return replace(invitation, addresses=tuple(invite.Address(*home.address) for home in homes))
+
     async def connect(self, address: tuple[str, int]) -> Plug | None:
         """What `p2pnode.sync.connect` is, in a world: the home of the task that calls it dials."""
+        if self.connecting is not None:
+            return await self.connecting(address)
         dialler = _here.get()
         assert dialler is not None
         self.dials.append((trio.current_time(), dialler.name, address))

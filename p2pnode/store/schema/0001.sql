@@ -134,8 +134,3 @@ CREATE TABLE imported (                       -- lines of files that were publis
     mark  BLOB NOT NULL,
     PRIMARY KEY (space, mark)
 ) STRICT, WITHOUT ROWID;
-
-CREATE TABLE setting (
-    key   TEXT PRIMARY KEY,
-    value TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
