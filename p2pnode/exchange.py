@@ -36,6 +36,10 @@ class Member(Protocol):
     @property
     def space(self) -> Space: ...
 
+    @property
+    def receiving(self) -> bool:
+        """Whether the peer has announced more than has come."""
+
     def push_later(self, key: bytes, seq: int, /) -> None:
         """Entries of this log from `seq` on are new here, or two different ones at `seq` are."""
 
@@ -49,6 +53,11 @@ class Exchange:
         self.sessions: set[Member] = set()
         self._on_members = on_members
         self._listeners: set[Callable[[News], None]] = set()
+
+    @property
+    def receiving(self) -> bool:
+        """Whether any peer is still sending what it announced."""
+        return any(session.receiving for session in self.sessions)
 
     def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
         """Calls `listener` with everything that is committed from now on; returns the way to stop it."""

@@ -71,13 +71,17 @@ class Listening:
                     continue  # an address that is being configured, or a port that somebody has: tried again
 
     async def _bind(self, address: Address) -> None:
-        (listener,) = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
-        bound = Address(address.host, listener.socket.getsockname()[1])
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+        # a name may stand for several addresses, on one port
+        bound = Address(address.host, listeners[0].socket.getsockname()[1])
         scope = trio.CancelScope()
         self._open[address] = (scope, bound)
-        self._nursery.start_soon(self._serve, listener, scope)
+        self._nursery.start_soon(self._serve, listeners, scope)
 
-    async def _serve(self, listener: trio.SocketListener, scope: trio.CancelScope) -> None:
-        with scope:
-            await trio.serve_listeners(self._receive, [listener], handler_nursery=self._nursery)
-        await trio.aclose_forcefully(listener)
+    async def _serve(self, listeners: list[trio.SocketListener], scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                await trio.serve_listeners(self._receive, listeners, handler_nursery=self._nursery)
+        finally:
+            for listener in listeners:
+                listener.socket.close()

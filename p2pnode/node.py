@@ -34,6 +34,9 @@ from protocol.noise import KeyPair
 from protocol.statement import Claim, Founding, Role
 
 LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is dialled for this long
+BURST_ENTRIES_MAX = 50_000  # listed in two seconds
+BURST_SECONDS_MAX = 10.0
+LULL_SECONDS = 0.25
 IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back to the system
 GOODBYE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 5.0  # a full disk: until somebody has made room
@@ -225,6 +228,7 @@ class Node:
         """Lists and indexes what was received, right behind its commit; then gives memory back."""
         while True:
             try:
+                await self._let_burst_pass()
                 while await self.store.index_some():
                     pass
             except StoreError as error:
@@ -238,6 +242,19 @@ class Node:
                 self.store.release_memory()
                 await self._to_index.wait()
             self._to_index = trio.Event()
+
+    async def _let_burst_pass(self) -> None:
+        """While a peer sends what it announced, committing goes before listing: for so many entries, and so long."""
+        with trio.move_on_after(BURST_SECONDS_MAX):
+            while self.exchange.receiving and self._pending() < BURST_ENTRIES_MAX:
+                with trio.move_on_after(LULL_SECONDS) as lull:
+                    await self._to_index.wait()
+                    self._to_index = trio.Event()
+                if lull.cancelled_caught:
+                    return
+
+    def _pending(self) -> int:
+        return sum(self.store.counters(space.no).pending for space in self.spaces.values())
 
     async def discover(self) -> None:
         """Dials members that the LAN shows."""

@@ -68,16 +68,18 @@ class Session:
         if digest == self.remote_digest:
             self.in_sync.set()
 
+    @property
+    def receiving(self) -> bool:
+        """Whether the peer has announced more than has come."""
+        return self.received_entries < self.announced_entries
+
     # Rounds, led by the side that dialled
 
     async def begin(self) -> None:
-        """Right after the handshake: live when the digests in it are equal, and else a first round.
-
-        What was committed while the handshake was on its way is in neither the digest nor the pushes.
-        """
+        """Right after the handshake: live when the digests in it are equal, and else a first round."""
         if self.in_sync.is_set():
             self._go_live()
-            if await self._store.digest(self.space.no) != self._compared[0]:
+            if await self._store.digest(self.space.no) != self._compared[0]:  # committed during the handshake
                 await self.compare()
         elif self._leads:
             await self._reconcile()
@@ -178,6 +180,7 @@ class Session:
         if theirs.question:
             self.connection.send(Digest(own, question=False))
         if theirs.digest == own:
+            self.announced_entries = self.received_entries
             self.in_sync.set()
         elif self._leads and self._turn is Turn.IDLE and (own, theirs.digest) != self._compared:
             self._compared = (own, theirs.digest)  # a round that changed nothing is not repeated

@@ -38,6 +38,7 @@ class Space:
         self._staged: dict[bytes, Statement] = {}
         self._governed = False  # statements other than claims are not folded yet
         self._claimed = False  # some statement is not
+        self._commits = 0  # that brought statements
         self._ever = set(authors)  # everybody of whom anything is held
         self.members: Members = membership.fold(self.id, self._statements.values())
 
@@ -49,7 +50,10 @@ class Space:
 
     async def reload(self, store: Store) -> None:
         """Folds anew what the store trusts: a fork has taken back what this was folded from."""
-        statements = statements_of(self.id, await store.membership_runs(self.no))
+        commits = -1
+        while commits != self._commits:  # what is committed while we read is not to be lost
+            commits = self._commits
+            statements = statements_of(self.id, await store.membership_runs(self.no))
         self._statements = {statement.id: statement for statement in statements}
         self._governed = True
         self._now(claims=True)
@@ -110,6 +114,7 @@ class Space:
     def committed(self) -> None:
         """What was taken is durable."""
         self._now(claims=True)
+        self._commits += bool(self._staged)
         self._statements.update(self._staged)
         self._staged.clear()
 
