@@ -98,7 +98,8 @@ class Exchange:
                 self._push(space, outcome.key, outcome.seq, source)
                 forked |= outcome.key[0] == LogClass.MEMBERSHIP
         if forked:
-            await space.reload(self.store)
+            with trio.CancelScope(shield=True):  # committed is committed, even if the peer has hung up meanwhile
+                await space.reload(self.store)
         if members_changed or forked:
             self.members_changed(space)
         return outcomes

@@ -78,6 +78,11 @@ class Serving:
         heapq.heappop(self._jobs)
         key = job.order[2]
         self._ended.append(key)
+        if run is None:  # damaged here: the other branch alone would not connect there
+            return self.next()
+        messages: list[Message] = [] if run is None else [RunMessage(lean(run))]
+        reached = job.first - 1 if run is None else run.last_seq
         evidence = self._store.fork_evidence(self._space.no, key) if job.log.head.fork is not None else None
-        messages: list[Message] = [RunMessage(lean(sent)) for sent in (run, evidence) if sent is not None]
+        if evidence is not None and evidence.first_seq <= reached + 1:  # else what is between is damaged here
+            messages.append(RunMessage(lean(evidence)))
         return messages or self.next()

@@ -317,11 +317,12 @@ class Session:
         if log is None:
             return
         run = self._store.read_held(self.space.no, log, seq, limits.run_entries_max, limits.run_size_max)
-        if run is not None:
-            self.connection.send(RunMessage(run))
-            if run.last_seq < log.head.high:
-                self._to_push[key] = run.last_seq + 1
-                return
+        if run is None:
+            return
+        self.connection.send(RunMessage(run))
+        if run.last_seq < log.head.high:
+            self._to_push[key] = run.last_seq + 1
+            return
         evidence = self._store.fork_evidence(self.space.no, key) if log.head.fork is not None else None
         if evidence is not None:
             self.connection.send(RunMessage(evidence))

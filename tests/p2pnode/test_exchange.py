@@ -784,6 +784,31 @@ async def test_two_branches_meet_and_both_nodes_know_of_the_same_fork(
         assert sum(isinstance(message, Probe) for _, message in meeting.transcript) <= 2 * shorter.bit_length()
 
 
+async def test_a_forked_log_that_is_damaged_here_does_not_keep_two_nodes_talking_for_ever(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with World.open(tmp_path) as world:
+        ana, beto, run, expected = await forked(world, (5, 4, 1))
+        await world.sync(beto, ana)
+        assert ana.store.position(ana.space.no, run.key) == expected
+        await ana.store.write(
+            lambda db: db.execute("UPDATE entry SET lamport = lamport + 1 WHERE id = ?", (expected.newest,)),
+            durable=True,
+        )
+        carla = await world.admitted("carla", by=ana)
+
+        meeting = await world.join(carla, ana)
+        for _ in range(5000):
+            await trio.lowlevel.checkpoint()
+
+        assert len(meeting.transcript) < 100
+        await quiet()
+        await world.sync(carla, beto)
+        await world.sync(carla, ana)
+        assert carla.store.position(carla.space.no, run.key) == expected
+        assert await carla.digest() == await ana.digest()
+
+
 @pytest.mark.parametrize("order", ["ana first", "beto first"])
 @pytest.mark.parametrize("branches", [(0, 1, 1), (5, 4, 1), (1, 70, 3)], ids=str)
 async def test_a_third_node_learns_the_fork_in_either_order_and_hands_the_proof_on(
