@@ -9,13 +9,11 @@ what it is made of: events wait in a short channel, so a slow store stops the re
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
-from protocol.connection import Connection, Phase
 from protocol.errors import RemoteProtocolError
-from protocol.events import Event
 from protocol.limits import Limits
 
 READ_SIZE = 256 * 1024
@@ -23,10 +21,33 @@ EVENT_BATCHES_MAX = 8  # event lists between reading and handling
 GREEDY_TIMES = 2  # of what we would serve by ourselves may wait unsent: only who asks and does not read gets there
 
 
+class Spoken(Protocol):
+    """A session without its I/O: between members, or with a relay."""
+
+    deadline: float
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has said that it is done."""
+
+    @property
+    def unsent_size(self) -> int:
+        """Bytes that wait for `data_to_send`."""
+
+    def receive(self, data: bytes, now: float, /) -> Sequence[Any]:
+        """What these bytes mean. Raises RemoteProtocolError when the peer broke a rule."""
+
+    def data_to_send(self, now: float, /) -> bytes:
+        """Everything to be written now."""
+
+    def close(self) -> None:
+        """Ends our side of the stream."""
+
+
 class Conversation(Protocol):
     """Whoever talks through a link."""
 
-    async def handle(self, events: Sequence[Event], /) -> None:
+    async def handle(self, events: Sequence[Any], /) -> None:
         """Acts on events, in order."""
 
     async def serve(self) -> bool:
@@ -37,7 +58,7 @@ class Link:
     """Pumps until one side ends it; `reason` then says why, in one stable word. It is not read before `begin`."""
 
     def __init__(
-        self, stream: trio.abc.Stream, connection: Connection, limits: Limits, *, begin: float = float("-inf")
+        self, stream: trio.abc.Stream, connection: Spoken, limits: Limits, *, begin: float = float("-inf")
     ) -> None:
         self.connection = connection
         self.reason = "open"
@@ -46,7 +67,10 @@ class Link:
         self._begin = begin
         self._awake = trio.Event()
         self._scope = trio.CancelScope()
+        self._reading = trio.CancelScope()
+        self._broken = False
         self._closing = False
+        self._released = False
 
     def wake(self) -> None:
         """There may be something to send."""
@@ -64,9 +88,14 @@ class Link:
             self.reason = reason
         self._scope.cancel()
 
+    def release(self) -> None:
+        """Ends the link at once and leaves its stream open: the session has become something else."""
+        self._released = True
+        self.drop("released")
+
     async def run(self, conversation: Conversation) -> None:
-        """Returns when the link is over and its stream is closed."""
-        send, receive = trio.open_memory_channel[Sequence[Event]](EVENT_BATCHES_MAX)
+        """Returns when the link is over and its stream is closed, unless it was released."""
+        send, receive = trio.open_memory_channel[Sequence[Any]](EVENT_BATCHES_MAX)
         try:
             with self._scope:
                 await trio.sleep_until(self._begin)
@@ -78,18 +107,20 @@ class Link:
         finally:
             if self.reason == "open":
                 self.reason = "cancelled"
-            await trio.aclose_forcefully(self._stream)
+            if not self._released:
+                await trio.aclose_forcefully(self._stream)
 
-    async def _read(self, batches: "trio.MemorySendChannel[Sequence[Event]]") -> None:
+    async def _read(self, batches: "trio.MemorySendChannel[Sequence[Any]]") -> None:
+        """Until the stream ends, which ends the reading alone: what has been read is still handled."""
         async with batches:
-            while True:
-                try:
-                    data = bytes(await self._stream.receive_some(READ_SIZE))  # memory streams give bytearrays
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._over("broken")
-                    return
-                if not data:
-                    self._over("cut")
+            while not self._broken:
+                with trio.CancelScope() as self._reading:
+                    try:
+                        data = bytes(await self._stream.receive_some(READ_SIZE))  # memory streams give bytearrays
+                    except (trio.BrokenResourceError, trio.ClosedResourceError):
+                        self._broken = True
+                        return
+                if self._reading.cancelled_caught or not data:
                     return
                 try:
                     events = self.connection.receive(data, trio.current_time())
@@ -100,7 +131,7 @@ class Link:
                 if events:
                     await batches.send(events)
 
-    async def _handle(self, batches: "trio.MemoryReceiveChannel[Sequence[Event]]", conversation: Conversation) -> None:
+    async def _handle(self, batches: "trio.MemoryReceiveChannel[Sequence[Any]]", conversation: Conversation) -> None:
         async for events in batches:
             more = list(events)
             with suppress(trio.WouldBlock, trio.EndOfChannel):  # what has come meanwhile shares a transaction
@@ -115,8 +146,10 @@ class Link:
             if self.connection.unsent_size > GREEDY_TIMES * self._limits.outgoing_bytes_max:
                 self.drop("greedy")
                 return
-            if self.connection.phase is Phase.ENDED and not self._closing:
+            if self.connection.ended and not self._closing:
                 self.close()
+        if not self._closing or self._broken:  # else our own last words are still on their way
+            self._over("broken" if self._broken else "cut")
 
     async def _write(self, conversation: Conversation) -> None:
         while True:
@@ -128,7 +161,8 @@ class Link:
                 try:
                     await self._stream.send_all(data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._over("broken")
+                    self._broken = True
+                    self._reading.cancel()
                     return
             elif self._closing:
                 self._over("closed")
@@ -139,7 +173,7 @@ class Link:
 
     def _over(self, reason: str) -> None:
         """The stream is done. After the peer's goodbye it does not matter which of our tasks sees it first."""
-        self.drop("ended" if self.connection.phase is Phase.ENDED else reason)
+        self.drop("ended" if self.connection.ended else reason)
 
     async def _watch_deadline(self) -> None:
         while True:

@@ -39,20 +39,20 @@ session is over. Specification section "Sessions".
 from collections.abc import Sequence
 from enum import Enum
 
+from protocol.channel import Channel
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.events import Differences, Ended, Established, Event, SnapshotWanted
 from protocol.frames import Type, split_untrusted
 from protocol.frontier import key_of
-from protocol.handshake import Entropy, Finished, Initiator, LocalEnd, Opened, RemoteEnd, Responder
+from protocol.handshake import Finished, Initiator, LocalEnd, Opened, RemoteEnd, Responder
 from protocol.limits import (
     HANDSHAKE_SECONDS,
     IDLE_SECONDS,
-    RECORD_CONTENT_MAX,
     SILENCE_SECONDS_MAX,
     SILENCE_SECONDS_MIN,
     Limits,
 )
-from protocol.mask import Mode, SessionSecret
+from protocol.mask import Entropy, Mode, SessionSecret
 from protocol.messages import (
     Close,
     Message,
@@ -64,7 +64,6 @@ from protocol.messages import (
 )
 from protocol.noise import KeyPair
 from protocol.reconcile import Client, Server, Snapshot
-from protocol.records import RecordReader, RecordWriter
 from protocol.run_frames import RunReader
 
 
@@ -99,11 +98,8 @@ class Connection:
         self._handshake = handshake
         self._limits = limits
         self._entropy = entropy
-        self._outgoing: list[bytes] = []  # handshake messages and finished records
-        self._frames: list[bytes] = []  # not yet in a record
-        self._frames_size = 0
-        self._reader: RecordReader | None = None
-        self._writer: RecordWriter | None = None
+        self._outgoing: list[bytes] = []  # handshake messages
+        self._channel: Channel | None = None
         self._run: RunReader | None = None
         self._reconciling: Client | Server | None = None
         self._asked: list[bytes] = []  # reconciliation messages that wait for our snapshot
@@ -147,9 +143,15 @@ class Connection:
         return isinstance(self._handshake, Initiator)
 
     @property
+    def ended(self) -> bool:
+        """Whether the peer has said that it is done."""
+        return self.phase is Phase.ENDED
+
+    @property
     def unsent_size(self) -> int:
         """Bytes that wait for data_to_send; who serves runs stops above limits.outgoing_bytes_max."""
-        return self._frames_size + sum(map(len, self._outgoing))
+        waiting = 0 if self._channel is None else self._channel.unsent_size
+        return waiting + sum(map(len, self._outgoing))
 
     # Bytes in
 
@@ -185,19 +187,18 @@ class Connection:
                 self.deadline = now + IDLE_SECONDS
                 self.remote = remote
                 self.handshake_hash = transport.handshake_hash
-                self._reader = RecordReader(transport.receive)
-                self._writer = RecordWriter(transport.send, now)
+                self._channel = Channel(transport, now)
                 if message:
                     self._outgoing.append(message)
                 return [Established(remote), *(self._receive_records(leftover) if leftover else ())]
 
     def _receive_records(self, data: bytes) -> list[Event]:
-        assert self._reader is not None
+        assert self._channel is not None
         assert self.secret is not None
         allowed = _MAY_SAY[self.secret.mode, not self.initiator]
         events: list[Event] = []
-        for content in self._reader.receive(data):
-            for kind, body in split_untrusted(content):
+        for content in self._channel.receive(data):
+            for kind, body in split_untrusted(content, Type):
                 if self.phase is not Phase.OPEN:
                     raise RemoteProtocolError("message after the end of the stream")
                 if kind not in allowed:
@@ -217,8 +218,8 @@ class Connection:
             case Reconcile():
                 return self._receive_reconcile(message)
             case Rekey():
-                assert self._reader is not None
-                self._reader.rekey()
+                assert self._channel is not None
+                self._channel.peer_rekeyed()
                 return None
             case Close():
                 self.phase = Phase.ENDED
@@ -302,11 +303,9 @@ class Connection:
         """Puts a message behind what waits already. Behind `close` it goes nowhere: the peer would refuse it."""
         if self.phase not in (Phase.OPEN, Phase.ENDED):
             raise LocalProtocolError("the session is not open")
-        if self._closing:
-            return
-        for frame in encode(message):
-            self._frames.append(frame)
-            self._frames_size += len(frame)
+        assert self._channel is not None
+        if not self._closing:
+            self._channel.put(encode(message))
 
     def close(self) -> None:
         """Ends our side of the stream. Does nothing unless the session is open."""
@@ -318,27 +317,8 @@ class Connection:
 
     def data_to_send(self, now: float) -> bytes:
         """Everything to be written now, as whole records; messages that wait together share records."""
-        if self._writer is not None and self._frames:
-            if self._writer.rekey_due(now) and not self._closing:
-                self._frames.append(encode(Rekey())[0])
-                self._pack()
-                self._writer.rekey(now)
-            else:
-                self._pack()
         data = b"".join(self._outgoing)
         self._outgoing.clear()
+        if self._channel is not None:
+            data += self._channel.data_to_send(now, ending=self._closing)
         return data
-
-    def _pack(self) -> None:
-        assert self._writer is not None
-        content: list[bytes] = []
-        size = 0
-        for frame in self._frames:
-            if size + len(frame) > RECORD_CONTENT_MAX:
-                self._outgoing.append(self._writer.write(b"".join(content)))
-                content, size = [], 0
-            content.append(frame)
-            size += len(frame)
-        self._outgoing.append(self._writer.write(b"".join(content)))
-        self._frames.clear()
-        self._frames_size = 0

@@ -6,7 +6,7 @@ record content = frame*            a frame never crosses a record, so nothing is
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from protocol import cbor
 from protocol.entry import LogClass
@@ -15,7 +15,7 @@ from protocol.limits import FRAME_BODY_MAX, FRAME_HEADER_SIZE, LOG_KEY_SIZE
 
 
 class Type(IntEnum):
-    """The first byte of a frame."""
+    """The first byte of a frame that passes between members."""
 
     RECONCILE_OPEN = 1
     RECONCILE = 2
@@ -35,24 +35,40 @@ class Type(IntEnum):
     CLOSE = 16
 
 
-def frame(kind: Type, body: bytes) -> bytes:
+T = TypeVar("T", bound=IntEnum)
+
+
+def frame(kind: IntEnum, body: bytes) -> bytes:
     """One frame. Raises LocalProtocolError for a body that no record holds."""
     if len(body) > FRAME_BODY_MAX:
         raise LocalProtocolError("frame longer than a record")
     return bytes([kind]) + len(body).to_bytes(3, "big") + body
 
 
-def split_untrusted(content: bytes) -> Iterator[tuple[Type, bytes]]:
-    """The frames of one record's content. Raises RemoteProtocolError for an unknown type or a frame cut short."""
+def split_untrusted(content: bytes, types: type[T]) -> Iterator[tuple[T, bytes]]:
+    """The frames of one record's content. Raises RemoteProtocolError for a type not among these, or one cut short."""
+    for number, body in parts_untrusted(content):
+        try:
+            kind = types(number)
+        except ValueError:
+            raise RemoteProtocolError("frame: unknown type") from None
+        yield kind, body
+
+
+def parts_untrusted(content: bytes, *, padding: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """The same where a reader passes over types that it does not know, and zeros may follow the last frame.
+
+    `padding` is the type with which those begin.
+    """
     at = 0
     while at < len(content):
+        if content[at] == padding and content.count(0, at) == len(content) - at:
+            return
         length = int.from_bytes(content[at + 1 : at + FRAME_HEADER_SIZE], "big")
         body = content[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length]
         if at + FRAME_HEADER_SIZE > len(content) or len(body) != length:
             raise RemoteProtocolError("frame: cut short")
-        if not Type.RECONCILE_OPEN <= content[at] <= Type.CLOSE:
-            raise RemoteProtocolError("frame: unknown type")
-        yield Type(content[at]), body
+        yield content[at], body
         at += FRAME_HEADER_SIZE + length
 
 

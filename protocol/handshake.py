@@ -20,33 +20,29 @@ Who replays a first message to *another* member's node within two weeks draws an
 where it runs, and nothing else. Who changes a length in flight sees when we give up, hence the size of the fill.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from protocol import cbor, keys
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.limits import (
-    HANDSHAKE_FILL_MAX,
-    HANDSHAKE_SALT_SIZE,
-    HANDSHAKE_WEEK_SECONDS,
-)
+from protocol.limits import HANDSHAKE_SALT_SIZE
 from protocol.mask import (
-    BODY_SIZE_MAX,
-    BODY_SIZES,
     DIGEST_SIZE,
     HELLO,
     LENGTH_SIZE,
     MASKED_SIZES,
     START_NONCE_SIZE,
+    Entropy,
     Mask,
     SessionSecret,
+    fill,
+    unfill_untrusted,
+    week_of,
 )
 from protocol.noise import XX, HandshakeState, KeyPair, Pattern, Transport
 
 REPLAY_TAG_SIZE = 16
-
-Entropy = Callable[[int], bytes]
 
 _XXPSK0 = Pattern.parse("XXpsk0", XX)
 _PSK_PURPOSE = b"p2pnode psk 1"
@@ -106,7 +102,7 @@ class Initiator:
         self._local = local
         self._digest = digest
         self._entropy = entropy
-        self._mask = Mask.of(secret, _week(now), entropy(HANDSHAKE_SALT_SIZE))
+        self._mask = Mask.of(secret, week_of(now), entropy(HANDSHAKE_SALT_SIZE))
         self._noise = _handshake(secret, initiator=True)
         self._noise.s = local.static
         self._noise.e = ephemeral
@@ -117,7 +113,7 @@ class Initiator:
         """The first message, salt included."""
         _expect(self._phase is _Phase.START)
         self._phase = _Phase.WAITING
-        return self._mask.salt + self._mask.hide(1, self._noise.write_message(_fill(1, HELLO, self._entropy)))
+        return self._mask.salt + self._mask.hide(1, self._noise.write_message(fill(1, HELLO, self._entropy)))
 
     def receive(self, data: bytes) -> Finished | None:
         """None until the answer is whole. Raises RemoteProtocolError for anything but the answer, and for ourselves."""
@@ -131,7 +127,7 @@ class Initiator:
         if len(self._buffer) > LENGTH_SIZE + len(message):
             raise RemoteProtocolError("handshake: bytes before our last message")
         remote = _remote_untrusted(self._noise, message, self._local)
-        last = self._noise.write_message(_fill(3, _body(self._local, self._digest), self._entropy))
+        last = self._noise.write_message(fill(3, _body(self._local, self._digest), self._entropy))
         return Finished(self._mask.hide(3, last), self._noise.split(), remote, b"")
 
 
@@ -184,7 +180,7 @@ class Responder:
         self._local = local
         self._noise.s = local.static
         self._noise.e = ephemeral
-        answer = self._noise.write_message(_fill(2, _body(local, digest), self._entropy))
+        answer = self._noise.write_message(fill(2, _body(local, digest), self._entropy))
         self._phase = _Phase.WAITING
         return self._mask.hide(2, answer)
 
@@ -196,7 +192,7 @@ class Responder:
             self._candidates = [
                 _Candidate(secret, week, Mask.of(secret, week, salt))
                 for secret in self._secrets
-                for week in range(_week(self._now) - 1, _week(self._now) + 2)
+                for week in range(week_of(self._now) - 1, week_of(self._now) + 2)
             ]
         waiting = []
         for candidate in self._candidates:
@@ -206,7 +202,7 @@ class Responder:
                     waiting.append(candidate)
                     continue
                 noise = _handshake(candidate.secret, initiator=False)
-                body = _unfill_untrusted(noise.read_message(message))
+                body = unfill_untrusted(noise.read_message(message))
             except RemoteProtocolError:
                 continue
             if body != [] or len(data) > LENGTH_SIZE + len(message):
@@ -248,31 +244,13 @@ def _handshake(secret: SessionSecret, *, initiator: bool) -> HandshakeState:
     return HandshakeState(_XXPSK0, initiator=initiator, prologue=secret.prologue, psks=[psk])
 
 
-def _week(now: float) -> int:
-    return int(now // HANDSHAKE_WEEK_SECONDS)
-
-
 def _body(local: LocalEnd, digest: bytes | None) -> bytes:
     return cbor.encode([local.start_nonce, digest])
 
 
-def _fill(number: int, body: bytes, entropy: Entropy) -> bytes:
-    """The payload of a message: its size does not depend on the body's, so that no digest looks like any."""
-    spare = int.from_bytes(entropy(2), "big") % (HANDSHAKE_FILL_MAX + 1)
-    fill = entropy(BODY_SIZES[number] - len(body) + spare)
-    return len(body).to_bytes(LENGTH_SIZE, "big") + body + fill
-
-
-def _unfill_untrusted(payload: bytes) -> cbor.Value:
-    end = LENGTH_SIZE + int.from_bytes(payload[:LENGTH_SIZE], "big")
-    if end > len(payload):
-        raise RemoteProtocolError("handshake: body longer than its message")
-    return cbor.decode_untrusted(payload[LENGTH_SIZE:end], BODY_SIZE_MAX)
-
-
 def _remote_untrusted(noise: HandshakeState, message: bytes, local: LocalEnd) -> RemoteEnd:
     """Who wrote this second or third message. Raises RemoteProtocolError for what is malformed, and for ourselves."""
-    body = _unfill_untrusted(noise.read_message(message))
+    body = unfill_untrusted(noise.read_message(message))
     static = noise.rs
     if static is None or type(body) is not list or len(body) != 2:
         raise RemoteProtocolError("handshake: malformed body")

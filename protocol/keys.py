@@ -23,6 +23,7 @@ TAG_SIZE = 16
 SIGN_ENTRY = b"p2pnode entry 1"
 SIGN_CLAIM = b"p2pnode claim 1"
 SIGN_INVITE = b"p2pnode invite 1"
+SIGN_APPEND = b"p2pnode append 1"
 
 
 def hash_of(person: bytes, data: bytes, size: int = 32) -> bytes:
@@ -110,3 +111,41 @@ def unseal(key: bytes, nonce: bytes, ciphertext: bytes, ad: bytes) -> bytes:
         return bindings.crypto_aead_chacha20poly1305_ietf_decrypt(ciphertext, ad, nonce, key)
     except CryptoError as error:
         raise RemoteProtocolError("aead: not authentic") from error
+
+
+# Streams (libsodium's secretstream, XChaCha20-Poly1305)
+
+STREAM_HEADER_SIZE = 24
+STREAM_OVERHEAD = 17  # bytes that a piece grows by
+
+_FINAL = bindings.crypto_secretstream_xchacha20poly1305_TAG_FINAL
+_MORE = bindings.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
+
+
+class Stream:
+    """One direction of a secretstream: pieces sealed or unsealed in order. A header is used once per key.
+
+    libsodium draws the header itself when it seals; the state it makes of one is the same either way, so ours is an
+    argument, and whoever knows the header and the key can make the same bytes again.
+    """
+
+    __slots__ = ("_state",)
+
+    def __init__(self, key: bytes, header: bytes) -> None:
+        self._state = bindings.crypto_secretstream_xchacha20poly1305_state()
+        bindings.crypto_secretstream_xchacha20poly1305_init_pull(self._state, header, key)
+
+    def seal(self, piece: bytes, *, final: bool) -> bytes:
+        """The next piece, 17 bytes longer."""
+        tag = _FINAL if final else _MORE
+        return bindings.crypto_secretstream_xchacha20poly1305_push(self._state, piece, tag=tag)
+
+    def unseal(self, sealed: bytes) -> tuple[bytes, bool]:
+        """The piece, and whether it is the final one. Raises RemoteProtocolError for what is not the next piece."""
+        if len(sealed) < STREAM_OVERHEAD:
+            raise RemoteProtocolError("stream: shorter than its tag")
+        try:
+            piece, tag = bindings.crypto_secretstream_xchacha20poly1305_pull(self._state, sealed)
+        except CryptoError as error:
+            raise RemoteProtocolError("stream: not authentic") from error
+        return piece, tag == _FINAL

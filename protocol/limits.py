@@ -57,7 +57,26 @@ POSITIONS_PER_FRAME = 512
 IDLE_SECONDS = 15 * 60  # both ends speak every few minutes; who is silent this long is gone
 RECONCILE_ROUNDS_MAX = 64  # an honest exchange over 10^6 items needs fewer than 20
 
+# Bundles
+
+BUNDLE_CHUNK_SIZE = 64 * 1024  # bytes of a sealed piece: no frame crosses one, so nothing larger is ever decoded
+BUNDLE_SEGMENT_CHUNKS = 64  # pieces that hang on each other: a bad sector of a stick costs 4 MiB, not the rest
+BUNDLE_FLOOR = 4096  # a short report and a long one look alike
+
+# Relays
+
+MESSAGE_SIZE_MAX = 1024 * 1024  # bytes of one message of a mailbox: what a relay and a reader must hold at once
+PAGE_MESSAGES_MAX = 1024  # messages in one answer to a reader
+PAGE_SIZE_MAX = 1024 * 1024  # bytes of them; one message alone may be as long as it is allowed to be
+WAIT_SECONDS_MAX = 240  # how long a reader may ask to be told of news; well inside IDLE_SECONDS
+KEEP_DAYS_MAX = 366  # how long a message may ask to be kept; a relay keeps it as long as it likes
+MEETING_LANES = 16  # a waiting node is found after at most so many tries
+
 assert PAYLOAD_SIZE_MAX * 3 < FRAME_BODY_MAX
+assert WAIT_SECONDS_MAX < IDLE_SECONDS
+assert MESSAGE_SIZE_MAX <= PAGE_SIZE_MAX
+assert FRAME_HEADER_SIZE + FRAME_BODY_MAX < BUNDLE_CHUNK_SIZE - 17  # secretstream's own bytes
+assert BUNDLE_FLOOR < BUNDLE_CHUNK_SIZE
 assert CHECKPOINT_INTERVAL < RUN_ENTRIES_MAX
 assert SILENCE_SECONDS_MIN >= HANDSHAKE_SECONDS
 assert HANDSHAKE_SALT_SIZE + 3 * (2 + HANDSHAKE_MESSAGE_MAX) <= 1536  # one packet or two, whoever fills them

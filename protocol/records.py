@@ -3,10 +3,9 @@
     record = AEAD(length of the body, 2 bytes) || AEAD(body)          18 + length + 16 bytes on the stream
     body   = count, 2 bytes || content, `count` bytes || zeros
 
-Every body has the size that Padmé gives to its content (Nikitin et al., "Reducing Metadata Leakage from Encrypted
-Files", 2019: at most 12 % more, and only the order of magnitude and a few bits of the size show), never less than
-RECORD_FLOOR. A reader takes no other size, so one content has one record. Both parts count as messages of the Noise
-CipherState: a record that is lost, repeated or out of order cannot be read. Numbers are big-endian.
+Every body has the size that Padmé gives to its content, never less than RECORD_FLOOR. A reader takes no other size, so
+one content has one record. Both parts count as messages of the Noise CipherState: a record that is lost, repeated or
+out of order cannot be read. Numbers are big-endian.
 """
 
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.keys import TAG_SIZE
 from protocol.limits import RECORD_BODY_MAX, RECORD_CONTENT_MAX, RECORD_FLOOR, REKEY_RECORDS, REKEY_SECONDS
 from protocol.noise import NONCE_MAX, CipherState
+from protocol.padding import padme
 
 _COUNT_SIZE = 2
 _LENGTH_SIZE = 2
@@ -23,21 +23,14 @@ _HEAD_SIZE = _LENGTH_SIZE + TAG_SIZE
 
 def body_size(content_size: int) -> int:
     """The size of the body that holds `content_size` bytes."""
-    return _padme(max(content_size + _COUNT_SIZE, RECORD_FLOOR))
-
-
-def _padme(size: int) -> int:
-    """`size` rounded up so that its binary form ends in zeros but for the leading log2(log2(size)) + 1 digits."""
-    exponent = size.bit_length() - 1
-    mask = (1 << (exponent - exponent.bit_length())) - 1
-    return (size + mask) & ~mask
+    return padme(max(content_size + _COUNT_SIZE, RECORD_FLOOR))
 
 
 def _sizes() -> Iterator[int]:
-    size = _padme(RECORD_FLOOR)
+    size = padme(RECORD_FLOOR)
     while size <= RECORD_BODY_MAX:
         yield size
-        size = _padme(size + 1)
+        size = padme(size + 1)
 
 
 _BODY_SIZES = frozenset(_sizes())
@@ -96,6 +89,11 @@ class RecordReader:
         """
         self._buffer += data
         return self._contents()
+
+    @property
+    def leftover(self) -> bytes:
+        """What has arrived behind the last whole record."""
+        return bytes(self._buffer)
 
     def rekey(self) -> None:
         """The next record is under a new key."""

@@ -84,12 +84,12 @@ class Pair:
         """What one end sends now, written down."""
         ahead = len(b"".join(source._outgoing))  # handshake messages: records are made in data_to_send
         self.transcript += [f"{arrow} HANDSHAKE"] * len(source._outgoing)
-        if source._writer is not None and arrow not in self.taps:
-            self.taps[arrow] = RecordReader(deepcopy(source._writer._cipher))
+        if source._channel is not None and arrow not in self.taps:
+            self.taps[arrow] = RecordReader(deepcopy(source._channel._writer._cipher))
         data = source.data_to_send(self.now)
         if arrow in self.taps:
             for content in self.taps[arrow].receive(data[ahead:]):
-                for kind, _ in split_untrusted(content):
+                for kind, _ in split_untrusted(content, Type):
                     self.transcript.append(f"{arrow} {kind.name}")
                     if kind is Type.REKEY:
                         self.taps[arrow].rekey()
@@ -158,8 +158,8 @@ def met(
 
 def say(source: Connection, content: bytes) -> bytes:
     """A record of this end with whatever content, honest or not."""
-    assert source._writer is not None
-    return source._writer.write(content)
+    assert source._channel is not None
+    return source._channel._writer.write(content)
 
 
 def written(

@@ -71,6 +71,33 @@ async def test_a_stream_that_stops_without_a_goodbye_was_cut(autojump_clock: Clo
         inner.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("end", ["eof", "cut"])
+async def test_what_was_read_before_the_stream_ended_is_still_handled(autojump_clock: Clock, end: str) -> None:
+    async with trio.open_nursery() as nursery:
+        ends = Ends(nursery)
+        await quiet()
+        handle = ends.rogues[1].handle
+
+        async def slowly(events: Sequence[Event]) -> None:
+            await trio.sleep(1)
+            await handle(events)
+
+        ends.rogues[1].handle = slowly  # type: ignore[method-assign]
+        for number in range(3):
+            ends.rogues[0].say(Digest(bytes([number]) * 32, question=False))
+            await trio.testing.wait_all_tasks_blocked()
+        if end == "eof":
+            await ends.plugs[0].send_eof()
+        else:
+            ends.links[1].connection.send(Digest(bytes(32), question=False))  # type: ignore[attr-defined]
+            ends.plugs[0].cable.cut()
+            ends.links[1].wake()
+        await ends.over[1].wait()
+        assert [heard.digest[0] for heard in ends.rogues[1].heard_of(Digest)] == [0, 1, 2]
+        assert ends.links[1].reason in ("cut", "broken")
+        nursery.cancel_scope.cancel()
+
+
 async def test_writing_into_a_dead_stream_breaks_the_link(autojump_clock: Clock) -> None:
     async with trio.open_nursery() as nursery:
         ends = Ends(nursery)

@@ -57,7 +57,7 @@ def read(frames: list[bytes]) -> list[Message]:
     said: list[Message] = []
     reader: RunReader | None = None
     for content in frames:
-        for kind, body in split_untrusted(content):
+        for kind, body in split_untrusted(content, Type):
             match kind:
                 case Type.RUN:
                     assert reader is None
@@ -208,17 +208,17 @@ def test_every_frame_of_a_full_run_fits_a_record(size: int) -> None:
 @pytest.mark.parametrize("content", [b"\x10", b"\x10\x00\x00", b"\x10\x00\x00\x01", b"\x0b\xff\xff\xff" + bytes(60)])
 def test_a_frame_cut_short_is_refused(content: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="cut short"):
-        list(split_untrusted(content))
+        list(split_untrusted(content, Type))
 
 
 @pytest.mark.parametrize("kind", [0, 17, 18, 127, 128, 255])
 def test_a_frame_of_unknown_type_is_refused(kind: int) -> None:
     with pytest.raises(RemoteProtocolError, match="unknown type"):
-        list(split_untrusted(bytes([kind, 0, 0, 0])))
+        list(split_untrusted(bytes([kind, 0, 0, 0]), Type))
 
 
 def test_frames_before_a_bad_one_are_handed_over_first() -> None:
-    frames = split_untrusted(b"\x10\x00\x00\x00\x00")
+    frames = split_untrusted(b"\x10\x00\x00\x00\x00", Type)
     assert next(frames) == (Type.CLOSE, b"")
     with pytest.raises(RemoteProtocolError):
         next(frames)

@@ -133,7 +133,7 @@ def test_a_signature_that_breaks_a_rule_does_not_hold(case: dict[str, Any]) -> N
 def read_run(case: dict[str, Any]) -> Run:
     reader = None
     for content in case["frames"]:
-        for kind, body in frames.split_untrusted(bytes.fromhex(content)):
+        for kind, body in frames.split_untrusted(bytes.fromhex(content), Type):
             if reader is None:
                 assert kind is Type.RUN
                 reader = RunReader(bytes.fromhex(case["space"]), body)
@@ -370,7 +370,7 @@ def test_a_position_that_no_log_can_have_is_refused(case: dict[str, Any]) -> Non
 @named(MESSAGE["valid"])
 def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str, Any]) -> None:
     frame = bytes.fromhex(case["frame"])
-    ((kind, body),) = frames.split_untrusted(frame)
+    ((kind, body),) = frames.split_untrusted(frame, Type)
     assert case["name"].partition(",")[0] == kind.name
     assert [frame] == messages.encode(messages.decode_untrusted(kind, body))
 
@@ -378,7 +378,7 @@ def test_a_message_has_the_frame_that_the_specification_gives_it(case: dict[str,
 @named(MESSAGE["invalid"])
 def test_a_frame_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
     with pytest.raises(RemoteProtocolError):
-        [messages.decode_untrusted(*frame) for frame in frames.split_untrusted(bytes.fromhex(case["content"]))]
+        [messages.decode_untrusted(*frame) for frame in frames.split_untrusted(bytes.fromhex(case["content"]), Type)]
 
 
 def decode_payload(case: dict[str, Any]) -> Any:
