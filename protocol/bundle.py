@@ -7,8 +7,8 @@
     key      = derive(secret); the secret is an epoch's, or an invitation's join secret for a welcome
 
 There is no magic, no name and no length in it that could be read: every byte looks random, and the whole has a size
-that Padmé gives. Frames are those that members exchange (RUN, PAYLOADS, POSITION, WELCOME) and a few of its own; a
-reader passes over types that it does not know, so that later versions can add some.
+that Padmé gives, its salt included. Frames are those that members exchange (RUN, PAYLOADS, POSITION, WELCOME) and a few
+of its own; a reader passes over types that it does not know, so that later versions can add some.
 
 What is damaged ends its segment: the next one stands by itself. A bundle whose last chunk is not there, or behind
 which something was put, is told apart from a whole one. Runs are proven like any other, so what is left of a bundle is
@@ -37,7 +37,6 @@ CONTENT_SIZE = BUNDLE_CHUNK_SIZE - keys.STREAM_OVERHEAD  # of frames and zeros i
 _KEY_PURPOSE = b"p2pnode bundle 1"
 _SEGMENT_PERSON = b"p2pnode segm 1"
 _ENTRIES_MAX = 2**53
-_PADDING = 0
 
 
 class Type(IntEnum):
@@ -106,7 +105,7 @@ class Sealer:
 
     def finish(self) -> bytes:
         """The rest of the bundle, padded."""
-        full = self._chunks * BUNDLE_CHUNK_SIZE
+        full = SALT_SIZE + self._chunks * BUNDLE_CHUNK_SIZE
         left = padme(max(full + self._size + keys.STREAM_OVERHEAD, BUNDLE_FLOOR)) - full
         sealed = []
         while left > BUNDLE_CHUNK_SIZE:
@@ -117,7 +116,7 @@ class Sealer:
         return b"".join(sealed)
 
     def _seal(self, size: int, *, final: bool = False) -> bytes:
-        content = b"".join(self._content).ljust(size, bytes([_PADDING]))
+        content = b"".join(self._content).ljust(size, b"\0")
         self._content, self._size = [], 0
         salt = b"" if self._chunks else self._salt
         if self._chunks % BUNDLE_SEGMENT_CHUNKS == 0:
@@ -137,7 +136,7 @@ class Opener:
 class Unsealer:
     """Reads a bundle chunk by chunk. The caller cuts it: the salt, then pieces of BUNDLE_CHUNK_SIZE bytes."""
 
-    __slots__ = ("_chunks", "_ended", "_keys", "_run", "_salt", "_stream", "opener")
+    __slots__ = ("_behind", "_chunks", "_ended", "_keys", "_run", "_salt", "_stream", "opener")
 
     def __init__(self, salt: bytes, openers: Sequence[Opener]) -> None:
         """Which of these secrets fits shows with the first chunk that opens: `opener`; None until then."""
@@ -148,18 +147,20 @@ class Unsealer:
         self._run: RunReader | None = None
         self._chunks = 0
         self._ended = False
+        self._behind = False  # something was read after the end
 
     @property
     def whole(self) -> bool:
-        """Whether the last chunk that was read is the last one of the bundle."""
-        return self._ended
+        """Whether the last chunk that was read is the last one of the bundle. What is damaged before it was told."""
+        return self._ended and not self._behind
 
     def read_untrusted(self, chunk: bytes) -> list[Found]:
         """What the next chunk holds. Any bytes may be given: what cannot be read is Damaged or Malformed."""
         begins = self._chunks % BUNDLE_SEGMENT_CHUNKS == 0
         number = self._chunks // BUNDLE_SEGMENT_CHUNKS
         self._chunks += 1
-        if self._ended:  # something was put behind the end
+        if self._ended:
+            self._behind = True
             return [Damaged()]
         content = self._open_segment_untrusted(number, chunk) if begins else self._open_untrusted(self._stream, chunk)
         if content is None:
@@ -190,7 +191,7 @@ class Unsealer:
     def _split_untrusted(self, content: bytes) -> list[Found]:
         found: list[Found] = []
         try:
-            for number, body in parts_untrusted(content, padding=_PADDING):
+            for number, body in parts_untrusted(content, padded=True):
                 part = self._part_untrusted(number, body)
                 if part is not None:
                     found.append(part)

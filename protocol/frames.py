@@ -55,15 +55,14 @@ def split_untrusted(content: bytes, types: type[T]) -> Iterator[tuple[T, bytes]]
         yield kind, body
 
 
-def parts_untrusted(content: bytes, *, padding: int | None = None) -> Iterator[tuple[int, bytes]]:
+def parts_untrusted(content: bytes, *, padded: bool = False) -> Iterator[tuple[int, bytes]]:
     """The same where a reader passes over types that it does not know, and zeros may follow the last frame.
 
-    `padding` is the type with which those begin.
+    `padded`: those are there, and are no frames. A type 0 before the last byte that is not zero is one.
     """
     at = 0
-    while at < len(content):
-        if content[at] == padding and content.count(0, at) == len(content) - at:
-            return
+    end = len(content.rstrip(b"\0")) if padded else len(content)  # looked for once: a frame may be only four bytes long
+    while at < end:
         length = int.from_bytes(content[at + 1 : at + FRAME_HEADER_SIZE], "big")
         body = content[at + FRAME_HEADER_SIZE : at + FRAME_HEADER_SIZE + length]
         if at + FRAME_HEADER_SIZE > len(content) or len(body) != length:

@@ -54,10 +54,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Where a relay can be dialled and the public key that it must prove."""
+    """Where a relay can be dialled and the public key that it must prove. As text HOST:PORT/KEY."""
 
     address: Address
     key: bytes
+
+    def __str__(self) -> str:
+        return f"{self.address}/{_base32(self.key)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,20 @@ def parse_address(text: str, option: str = "address") -> Address:
     if ip.is_unspecified or ip.is_multicast:
         raise InputRefused(option, "unspecified")
     return Address(str(ip), int(digits))
+
+
+def parse_relay(text: str, option: str = "relay") -> Relay:
+    """The relay in HOST:PORT/KEY, its key in base32. Raises InputRefused like `parse_address`, or `key`."""
+    where, slash, key = text.strip().rpartition("/")
+    if not slash:
+        raise InputRefused(option, "malformed")
+    try:
+        decoded = _unbase32(key.lower())
+    except InputRefused:
+        raise InputRefused(option, "key") from None
+    if not _is_bytes(decoded) or _base32(decoded) != key.lower():
+        raise InputRefused(option, "key")
+    return Relay(parse_address(where, option), decoded)
 
 
 def encode(invitation: Invitation) -> str:

@@ -194,7 +194,9 @@ def decode_untrusted(kind: Type, body: bytes) -> Read | PageHead | AppendHead | 
         case Type.PAGE:
             base, hash, first, newest, count = tuple_untrusted(body, 5)
             need(is_bytes(hash, HASH_SIZE) and is_int(newest, 0, NUMBER_MAX) and is_int(first, 1, newest + 1))
-            need(is_int(base, first - 1, newest) and is_int(count, 0, min(newest - base, PAGE_MESSAGES_MAX)))
+            need(is_int(base, first - 1, newest))
+            # where there is one, it comes: a reader that went on asking for what never comes would ask for ever
+            need(is_int(count, min(newest - base, 1), min(newest - base, PAGE_MESSAGES_MAX)))
             return PageHead(base, hash, first, newest, count)
         case Type.APPEND:
             topic, signature, size, days = tuple_untrusted(body, 4)
@@ -229,19 +231,18 @@ def decode_untrusted(kind: Type, body: bytes) -> Read | PageHead | AppendHead | 
 class Assembly:
     """One message of announced size, put together from its parts."""
 
-    __slots__ = ("_left", "_parts")
+    __slots__ = ("_body", "_size")
 
     def __init__(self, size: int) -> None:
-        self._left = size
-        self._parts: list[bytes] = []
+        self._size = size
+        self._body = bytearray()  # not a list of parts: each may be one byte long, and would weigh fifty
 
     def add_untrusted(self, part: bytes) -> bytes | None:
         """The whole message with its last part. Raises RemoteProtocolError for an empty part or a byte too many."""
-        if not 0 < len(part) <= self._left:
+        if not 0 < len(part) <= self._size - len(self._body):
             raise RemoteProtocolError("message: part that does not fit")
-        self._left -= len(part)
-        self._parts.append(part)
-        return None if self._left else b"".join(self._parts)
+        self._body += part
+        return None if len(self._body) < self._size else bytes(self._body)
 
 
 def _parts(body: bytes) -> Iterator[bytes]:

@@ -15,8 +15,9 @@
     Met: from here on `leftover` and the stream are the other caller's
                           -- CLOSE      -->
 
-Every request has one answer, in the order of the requests; a caller that hears anything else, more than it asked for,
-or after MET, has a relay that broke the rules. A relay answers a READ that waits at once when another request comes.
+Every request has one answer, in the order of the requests; a caller that hears anything else, or more than it asked
+for, has a relay that broke the rules. At most REQUESTS_MAX wait for their answers. A relay answers a READ that waits at
+once when another request comes. Behind a MEET comes no other request: the stream may be somebody else's already.
 Nothing of a request or a page is told before all of it is here. Specification section "Relays".
 """
 
@@ -75,6 +76,32 @@ _RELAY_SAYS = frozenset(
 )
 
 
+class Questions:
+    """The requests that wait for their answers, the oldest first: as the caller counts them, and as the relay does."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: deque[Read | AppendHead | Meet] = deque()
+
+    def ask(self, request: Read | AppendHead | Meet) -> bool:
+        """Whether this request may be made now; if so, it waits."""
+        if len(self._waiting) >= REQUESTS_MAX or (self._waiting and isinstance(self._waiting[-1], Meet)):
+            return False
+        self._waiting.append(request)
+        return True
+
+    def answer(self, answer: Answer | PageHead) -> bool:
+        """Whether this answers the oldest request, which waits no more."""
+        match self._waiting.popleft() if self._waiting else None, answer:
+            case Read(after=after), Page() | PageHead():
+                return answer.base == min(max(after, answer.first - 1), answer.newest)
+            case (Read(), Refused()) | (AppendHead(), Appended() | Refused()) | (Meet(), Met() | Refused()):
+                return True
+            case _:
+                return False
+
+
 class RelayConnection:
     """One end of a session. Made by `dial` or `listen`; every call may leave bytes in data_to_send."""
 
@@ -85,7 +112,7 @@ class RelayConnection:
         self._entropy = entropy
         self._outgoing: list[bytes] = []
         self._channel: Channel | None = None
-        self._asked: deque[type[Request]] = deque()  # as caller: what answers are awaited for
+        self._questions = Questions()
         self._head: PageHead | AppendHead | None = None  # what the messages that come belong to
         self._bodies: list[bytes] = []
         self._body: Assembly | None = None
@@ -195,33 +222,36 @@ class RelayConnection:
             case int() as size:
                 if self._head is None:
                     raise RemoteProtocolError("message of no page")
+                if self._bodies and sum(map(len, self._bodies)) + size > PAGE_SIZE_MAX:
+                    raise RemoteProtocolError("page longer than a page")
                 self._body = Assembly(size)
                 return None
-            case AppendHead() as head:
-                self._head, self._body = head, Assembly(head.size)
+            case Read() | Meet() | AppendHead() as request:
+                if not self._questions.ask(request):
+                    raise RemoteProtocolError("request that had to wait")
+                if not isinstance(request, AppendHead):
+                    return request
+                self._head, self._body = request, Assembly(request.size)
                 return None
-            case PageHead() as head:
-                self._answers(Read)
-                if not head.count:
-                    return Page(head.base, head.hash, head.first, head.newest, ())
-                self._head = head
-                return None
-            case Read() | Meet() as request:
-                return request
-            case Appended() as answer:
-                self._answers(Append)
-                return answer
-            case Met() as answer:
-                self._answers(Meet)
-                if self._asked:
-                    raise RemoteProtocolError("met before the rest is answered")
-                self.phase = Phase.MET
-                return answer
-            case Refused() as answer:
-                self._answers(Read, Append, Meet)
-                return answer
+            case PageHead() | Appended() | Refused() | Met() as answer:
+                if not self._questions.answer(answer):
+                    raise RemoteProtocolError("answer to what was not asked")
+                return self._receive_answer(answer)
             case other:
                 assert_never(other)
+
+    def _receive_answer(self, answer: PageHead | Appended | Refused | Met) -> Answer | None:
+        match answer:
+            case PageHead(base, hash, first, newest, count):
+                if not count:
+                    return Page(base, hash, first, newest, ())
+                self._head = answer
+                return None
+            case Met():
+                self.phase = Phase.MET
+                return answer
+            case _:
+                return answer
 
     def _receive_bare(self, kind: Type) -> Event | None:
         assert self._channel is not None
@@ -239,8 +269,6 @@ class RelayConnection:
                 return Append(topic, signature, days, body)
             case PageHead(base, hash, first, newest, count):
                 self._bodies.append(body)
-                if len(self._bodies) > 1 and sum(map(len, self._bodies)) > PAGE_SIZE_MAX:
-                    raise RemoteProtocolError("page longer than a page")
                 if len(self._bodies) < count:
                     return None
                 page = Page(base, hash, first, newest, tuple(self._bodies))
@@ -248,11 +276,6 @@ class RelayConnection:
                 return page
             case None:
                 raise LocalProtocolError("message without a head")
-
-    def _answers(self, *requests: type[Request]) -> None:
-        """What came answers the oldest request, which is one of these."""
-        if not self._asked or self._asked.popleft() not in requests:
-            raise RemoteProtocolError("answer to what was not asked")
 
     # Calls in
 
@@ -280,21 +303,23 @@ class RelayConnection:
         self.phase = Phase.SILENT
 
     def send(self, message: Request | Answer) -> None:
-        """Puts a message behind what waits already."""
+        """Puts behind what waits already a request that may be made now, or the answer to the oldest one."""
         if self._channel is None or self.phase not in (Phase.OPEN, Phase.ENDED):
             raise LocalProtocolError("the session is not open")
         if self._closing:
             return
-        self._channel.put(list(encode(message)))
         match message:
-            case Read() | Append() | Meet():
-                if len(self._asked) >= REQUESTS_MAX:
-                    raise LocalProtocolError("too many requests at once")
-                self._asked.append(type(message))
-            case Met():
-                self.phase = Phase.MET
+            case Read() | Meet():
+                fits = self.calls and self._questions.ask(message)
+            case Append(topic, signature, days, body):
+                fits = self.calls and self._questions.ask(AppendHead(topic, signature, len(body), days))
             case _:
-                pass
+                fits = not self.calls and self._questions.answer(message)
+        if not fits:
+            raise LocalProtocolError("a request that has to wait, or an answer to what was not asked")
+        self._channel.put(list(encode(message)))
+        if isinstance(message, Met):
+            self.phase = Phase.MET
 
     def close(self) -> None:
         """Ends our side of the stream. Does nothing unless the session is open."""

@@ -3,16 +3,20 @@
     -> HANDSHAKE      a handshake message of the initiator
     <- DIGEST         a message of the responder, by the name of its frame; a run is RUN and its PAYLOADS
 
+Both ends are members, or the initiator is a caller and the responder its relay.
+
 The transcript is read with a copy of the sender's cipher, frame by frame, so it also shows what raises no event.
 """
 
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
+from enum import IntEnum
 from hashlib import shake_256
 from itertools import count
+from typing import Any, Generic, TypeVar
 
-from protocol import keys
+from protocol import keys, relay_messages
 from protocol.connection import Connection, Phase
 from protocol.entry import LogClass, LogIdentity
 from protocol.events import Event
@@ -23,15 +27,19 @@ from protocol.log import Run, must_be_signed, rebuild
 from protocol.mask import Mode, SessionSecret
 from protocol.noise import KeyPair
 from protocol.records import RecordReader
+from protocol.relay_handshake import Called, Terms
+from protocol.relaying import RelayConnection
 
 WALL = 1_795_000_000.0
 SPACE = bytes(range(32))
 DIGEST = b"\xdd" * 32
 AUTHOR_SEED = b"\x2a" * 32
 LIMITS = Limits()
+TERMS = Terms(message_size_max=2**20, days_max=30)
 
 Entropy = Callable[[int], bytes]
 React = Callable[[Connection, Event], None]
+EndT = TypeVar("EndT", Connection, RelayConnection)
 
 
 def stream(seed: str) -> Entropy:
@@ -49,21 +57,25 @@ def local_of(seed: str) -> LocalEnd:
     return LocalEnd(KeyPair.generate(entropy), entropy(16))
 
 
+RELAY = KeyPair.generate(stream("relay"))
+
+
 @dataclass
-class Pair:
+class Pair(Generic[EndT]):
     """Both ends. `events` are pairs of whom they came to and what they are; `react` is called with each."""
 
-    initiator: Connection
-    responder: Connection
-    react: React
+    initiator: EndT
+    responder: EndT
+    react: Callable[[EndT, Any], None]
     piece: int = 2**20  # the stream arrives in pieces of at most this many bytes
+    types: type[IntEnum] = Type
     now: float = 0.0
     transcript: list[str] = field(default_factory=list)
-    events: list[tuple[Connection, Event]] = field(default_factory=list)
+    events: list[tuple[EndT, Any]] = field(default_factory=list)
     streams: dict[str, bytes] = field(default_factory=lambda: {"->": b"", "<-": b""})
     taps: dict[str, RecordReader] = field(default_factory=dict)
 
-    def pump(self) -> "Pair":
+    def pump(self) -> "Pair[EndT]":
         """Carries bytes both ways until both ends have nothing more to say."""
         quiet = False
         while not quiet:
@@ -80,7 +92,7 @@ class Pair:
                         self.react(target, event)
         return self
 
-    def take(self, arrow: str, source: Connection) -> bytes:
+    def take(self, arrow: str, source: EndT) -> bytes:
         """What one end sends now, written down."""
         ahead = len(b"".join(source._outgoing))  # handshake messages: records are made in data_to_send
         self.transcript += [f"{arrow} HANDSHAKE"] * len(source._outgoing)
@@ -89,18 +101,18 @@ class Pair:
         data = source.data_to_send(self.now)
         if arrow in self.taps:
             for content in self.taps[arrow].receive(data[ahead:]):
-                for kind, _ in split_untrusted(content, Type):
+                for kind, _ in split_untrusted(content, self.types):
                     self.transcript.append(f"{arrow} {kind.name}")
-                    if kind is Type.REKEY:
+                    if kind == Type.REKEY:
                         self.taps[arrow].rekey()
         self.streams[arrow] += data
         return data
 
-    def heard(self, end: Connection) -> list[Event]:
+    def heard(self, end: EndT) -> list[Any]:
         """The events of one end, in order."""
         return [event for target, event in self.events if target is end]
 
-    def forget(self) -> "Pair":
+    def forget(self) -> "Pair[EndT]":
         """Begins a new page: what was said so far is not in it."""
         self.transcript.clear()
         self.events.clear()
@@ -125,7 +137,7 @@ def join(
     seed: str = "pair",
     piece: int = 2**20,
     also: React = lambda end, event: None,
-) -> Pair:
+) -> Pair[Connection]:
     """Two ends that have said nothing yet; the responder accepts, and `also` hears every event after that."""
     accept = accepting(digests[1])
 
@@ -149,14 +161,44 @@ def met(
     seed: str = "pair",
     piece: int = 2**20,
     also: React = lambda end, event: None,
-) -> Pair:
+) -> Pair[Connection]:
     """Two ends whose handshake is done."""
     pair = join(mode, digests=digests, limits=limits, seed=seed, piece=piece, also=also).pump().forget()
     assert pair.initiator.phase is pair.responder.phase is Phase.OPEN
     return pair
 
 
-def say(source: Connection, content: bytes) -> bytes:
+def ring(
+    *,
+    seed: str = "ring",
+    piece: int = 2**20,
+    also: Callable[[RelayConnection, Any], None] = lambda end, event: None,
+) -> Pair[RelayConnection]:
+    """A caller and a relay that have said nothing yet; the relay accepts, and `also` hears every event after that."""
+
+    def react(end: RelayConnection, event: Any) -> None:
+        if isinstance(event, Called):
+            end.accept(TERMS, 0.0)
+        also(end, event)
+
+    caller = RelayConnection.dial(RELAY.public, entropy=stream(f"{seed} c"), now=0.0, wall=WALL)
+    relay = RelayConnection.listen(RELAY, entropy=stream(f"{seed} r"), now=0.0, wall=WALL)
+    return Pair(caller, relay, react, piece, relay_messages.Type)
+
+
+def through(
+    *,
+    seed: str = "ring",
+    piece: int = 2**20,
+    also: Callable[[RelayConnection, Any], None] = lambda end, event: None,
+) -> Pair[RelayConnection]:
+    """The same once their session stands."""
+    pair = ring(seed=seed, piece=piece, also=also).pump().forget()
+    assert pair.initiator.phase.name == pair.responder.phase.name == "OPEN"
+    return pair
+
+
+def say(source: Connection | RelayConnection, content: bytes) -> bytes:
     """A record of this end with whatever content, honest or not."""
     assert source._channel is not None
     return source._channel._writer.write(content)

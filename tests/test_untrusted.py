@@ -16,12 +16,28 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairs import DIGEST, SPACE, WALL, join, local_of, met, say, secret_of, stream, written
+from pairs import (
+    DIGEST,
+    RELAY,
+    SPACE,
+    TERMS,
+    WALL,
+    join,
+    local_of,
+    met,
+    ring,
+    say,
+    secret_of,
+    stream,
+    through,
+    written,
+)
 from strangers import anything, atoms, bytes_like, encoded, load, numbers, octets, reshaped, vectors, wounded
 
 import protocol
 from protocol import (
     beacon,
+    bundle,
     cbor,
     entry,
     frames,
@@ -30,21 +46,26 @@ from protocol import (
     invite,
     keys,
     log,
+    mailbox,
     mask,
     messages,
     noise,
     ranges,
     reconcile,
     records,
+    relay_handshake,
+    relay_messages,
     report,
     statement,
 )
 from protocol.errors import InputRefused, RemoteProtocolError
 from protocol.events import SnapshotWanted
 from protocol.frames import Type
+from protocol.mailbox import BEGINNING
 from protocol.mask import Mode
 from protocol.messages import RunMessage
 from protocol.noise import CipherState, KeyPair
+from protocol.relay_messages import Append, Appended, Meet, Met, Page, Read, Reason, Refused
 from protocol.run_frames import RunReader
 
 # What is valid
@@ -75,6 +96,27 @@ NEGENTROPY = [
     reconcile.Server(SNAPSHOT, 0).answer_untrusted(reconcile.Client(reconcile.Snapshot.seal([]), 0).start()),
 ]
 REPORT_VALUES = [cbor.encode(["updates", b"i" * 32]), cbor.encode([["updates", b"i" * 32]]), cbor.encode([0, 900])]
+RELAY_MESSAGES = [
+    Read(b"t" * 32, 0, 240),
+    Append(b"t" * 32, b"s" * 64, 30, b"message" * 20),
+    Meet(b"t" * 32, 60),
+    Page(0, bytes(32), 1, 2, (b"one", b"two" * 30)),
+    Page(7, bytes(32), 8, 7, ()),
+    Appended(3),
+    Refused(Reason.FULL),
+    Met(leads=True),
+    relay_messages.Rekey(),
+    relay_messages.Close(),
+]
+RELAY_FRAMES = [frame for message in RELAY_MESSAGES for frame in relay_messages.encode(message)]
+RELAY_BODIES = {relay_messages.Type(frame[0]): frame[4:] for frame in RELAY_FRAMES}
+RELAY_GRAMMAR = sorted(set(relay_messages.Type) - {relay_messages.Type[name] for name in ("PART", "REKEY", "CLOSE")})
+BUNDLE_SECRET, BUNDLE_SALT = b"e" * 32, b"salt" * 6
+BUNDLE_FRAMES = [
+    frames.frame(bundle.Type.HEAD, cbor.encode([1, 3])),
+    frames.frame(bundle.Type.SEEN, cbor.encode([0, BEGINNING.hash])),
+    *(frame for frame in FRAMES if frame[0] in {int(kind) for kind in bundle.Type}),
+]
 
 
 # Sweeps: by the name of the function
@@ -126,6 +168,49 @@ def answered(payload: bytes, wound: Callable[[bytes], bytes]) -> object:
     ends[1].read_message(ends[0].write_message(b""))
     message = wound(ends[1].write_message(payload))
     return handshake._remote_untrusted(ends[0], message, local_of("initiator"))
+
+
+def calling() -> relay_handshake.Caller:
+    return relay_handshake.Caller(RELAY.public, KeyPair.generate(stream("c")), stream("caller"), WALL)
+
+
+def answering(data: bytes = b"") -> relay_handshake.Answerer:
+    answerer = relay_handshake.Answerer(RELAY, WALL)
+    answerer._buffer = data
+    return answerer
+
+
+def an_answer() -> bytes:
+    """What a relay says to the caller of `calling`."""
+    answerer = answering()
+    answerer.receive(calling().start(stream("m")))
+    return answerer.answer(KeyPair.generate(stream("e")), TERMS, stream("a"))[0]
+
+
+def unsealing() -> bundle.Unsealer:
+    """A reader that has opened the first chunk of a bundle."""
+    unsealer = bundle.Unsealer(BUNDLE_SALT, [bundle.Opener(SPACE, BUNDLE_SECRET)])
+    unsealer.read_untrusted(bundle_of(b"")[24:])
+    return unsealer
+
+
+def bundle_of(*contents: bytes) -> bytes:
+    """A bundle that a member made by hand, with any bytes in its chunks; the last one is the end."""
+    sealer = bundle.Sealer(BUNDLE_SECRET, BUNDLE_SALT)
+    sealed = []
+    for number, content in enumerate(contents, 1):
+        sealer._content = [content]
+        sealed.append(sealer._seal(len(content), final=number == len(contents)))
+    return b"".join(sealed)
+
+
+def sealed_piece() -> bytes:
+    return keys.Stream(BUNDLE_SECRET, BUNDLE_SALT).seal(b"piece", final=True)
+
+
+def assembled(size: int, parts: list[bytes]) -> object:
+    assembly = relay_messages.Assembly(size)
+    return [assembly.add_untrusted(part) for part in parts]
 
 
 def masking() -> mask.Mask:
@@ -184,9 +269,9 @@ reads = {
     ),
     "mask.Mask.reveal_untrusted": (
         lambda number, data: masking().reveal_untrusted(number, data),
-        st.tuples(st.sampled_from([1, 2, 3]), wounded(HANDSHAKES) | st.binary(max_size=600)),
+        st.tuples(st.sampled_from([1, 2, 3, 4]), wounded(HANDSHAKES) | st.binary(max_size=600)),
     ),
-    "handshake._unfill_untrusted": (handshake._unfill_untrusted, st.tuples(handshake_payloads)),
+    "mask.unfill_untrusted": (mask.unfill_untrusted, st.tuples(handshake_payloads)),
     "handshake._remote_untrusted": (
         lambda payload, cut: answered(payload, lambda message: message[:cut] if cut else message),
         st.tuples(handshake_payloads, st.just(0) | st.integers(0, 200)),
@@ -211,8 +296,64 @@ reads = {
     "frames.list_untrusted": (frames.list_untrusted, st.tuples(bytes_like(KEY_BODIES), st.integers(0, 9))),
     "frames.tuple_untrusted": (frames.tuple_untrusted, st.tuples(bytes_like(KEY_BODIES), st.integers(0, 9))),
     "frames.split_untrusted": (
-        lambda content: list(frames.split_untrusted(content)),
+        lambda content: list(frames.split_untrusted(content, Type)),
         st.tuples(wounded([*FRAMES, b"".join(FRAMES[:5])]) | st.binary(max_size=200)),
+    ),
+    "frames.parts_untrusted": (
+        lambda content, padded: list(frames.parts_untrusted(content, padded=padded)),
+        st.tuples(
+            (wounded([*FRAMES, b"".join(FRAMES[:5]) + bytes(40)]) | st.binary(max_size=200))
+            | st.lists(st.sampled_from([b"\0", b"\0\0\0\1", b"\5"]), max_size=40).map(b"".join),
+            st.booleans(),
+        ),
+    ),
+    "relay_handshake.Answerer._open_untrusted": (
+        lambda data: answering(data)._open_untrusted(),
+        st.tuples(wounded([calling().start(stream("m")), *HANDSHAKES]) | st.binary(max_size=600)),
+    ),
+    "relay_handshake.terms_untrusted": (
+        relay_handshake.terms_untrusted,
+        st.tuples(anything | reshaped([cbor.encode([2**20, 30])])),
+    ),
+    "relay_messages.decode_untrusted": (
+        relay_messages.decode_untrusted,
+        st.sampled_from(RELAY_GRAMMAR).flatmap(lambda kind: st.tuples(st.just(kind), bytes_like([RELAY_BODIES[kind]]))),
+    ),
+    "relay_messages.Assembly.add_untrusted": (
+        assembled,
+        st.tuples(st.integers(1, 40), st.lists(st.binary(max_size=20), max_size=6)),
+    ),
+    "bundle.Unsealer.read_untrusted": (
+        lambda salt, chunks: [
+            bundle.Unsealer(salt, [bundle.Opener(SPACE, BUNDLE_SECRET)]).read_untrusted(chunk) for chunk in chunks
+        ],
+        st.tuples(
+            st.just(BUNDLE_SALT) | st.binary(max_size=40),
+            st.lists(wounded([bundle_of(b"".join(BUNDLE_FRAMES))[24:]]) | st.binary(max_size=99), max_size=3),
+        ),
+    ),
+    "bundle.Unsealer._open_segment_untrusted": (
+        lambda number, chunk: unsealing()._open_segment_untrusted(number, chunk),
+        st.tuples(st.integers(0, 2**32 - 1), wounded([bundle_of(b"content")[24:]]) | st.binary(max_size=99)),
+    ),
+    "bundle.Unsealer._open_untrusted": (
+        lambda chunk: unsealing()._open_untrusted(keys.Stream(BUNDLE_SECRET, BUNDLE_SALT), chunk),
+        st.tuples(wounded([sealed_piece()]) | st.binary(max_size=99)),
+    ),
+    "bundle.Unsealer._split_untrusted": (
+        lambda content: unsealing()._split_untrusted(content),
+        st.tuples(wounded([b"".join(BUNDLE_FRAMES[at : at + 4]) for at in range(9)]) | st.binary(max_size=200)),
+    ),
+    "bundle.Unsealer._part_untrusted": (
+        lambda parts: [unsealing()._part_untrusted(number, body) for number, body in parts],
+        st.tuples(
+            st.lists(
+                st.sampled_from(BUNDLE_FRAMES).flatmap(
+                    lambda frame: st.tuples(st.just(frame[0]) | st.integers(0, 255), bytes_like([frame[4:]]))
+                ),
+                max_size=4,
+            )
+        ),
     ),
     "messages.decode_untrusted": (
         messages.decode_untrusted,
@@ -302,10 +443,17 @@ def cut(data: bytes, pieces: list[int]) -> Iterator[bytes]:
     yield data[at:]
 
 
-def shown(end: handshake.Initiator | handshake.Responder, data: bytes, pieces: list[int]) -> object:
+def shown(
+    end: handshake.Initiator | handshake.Responder | relay_handshake.Caller | relay_handshake.Answerer,
+    data: bytes,
+    pieces: list[int],
+) -> object:
     """A handshake that somebody else answers; it stops where the session, or ours to answer, begins."""
-    if isinstance(end, handshake.Initiator):
-        end.start()
+    match end:
+        case handshake.Initiator():
+            end.start()
+        case relay_handshake.Caller():
+            end.start(stream("m"))
     for piece in cut(data, pieces):
         if end.receive(piece) is not None:
             break
@@ -341,6 +489,56 @@ def called(data: bytes, pieces: list[int], as_initiator: bool) -> object:
     return end.data_to_send(0.0)
 
 
+def rung(data: bytes, pieces: list[int], as_caller: bool) -> object:
+    """A relay's or a caller's end before its handshake is done."""
+    pair = ring()
+    end = pair.initiator if as_caller else pair.responder
+    for piece in cut(data, pieces):
+        for event in end.receive(piece, 0.0):
+            pair.react(end, event)
+    return end.data_to_send(0.0)
+
+
+def relayed(to_relay: bool, contents: list[bytes]) -> object:
+    """What a caller may tell a relay in any number of authentic records, or a relay a caller that has asked much."""
+    pair = through()
+    source, target = (pair.initiator, pair.responder) if to_relay else (pair.responder, pair.initiator)
+    if not to_relay:
+        for request in (Read(b"t" * 32, 0, 240), Read(b"t" * 32, 7, 240), *RELAY_MESSAGES[1:3]):
+            target.send(request)
+    for content in contents:
+        for event in target.receive(say(source, content), 0.0):
+            match event:
+                case Read() | Append() | Meet():
+                    target.send(Refused(Reason.FULL))
+                case _:
+                    pass
+        target.data_to_send(0.0)
+    return target.phase
+
+
+def unsealed(contents: list[bytes]) -> object:
+    """A bundle of a member with anything in its chunks, each of them cut in two chunks or put behind another."""
+    unsealer = bundle.Unsealer(BUNDLE_SALT, [bundle.Opener(bytes(32), bytes(32)), bundle.Opener(SPACE, BUNDLE_SECRET)])
+    sealer = bundle.Sealer(BUNDLE_SECRET, BUNDLE_SALT)
+    for number, content in enumerate(contents):
+        sealer._content = [content]
+        chunk = sealer._seal(len(content), final=number == 3)
+        for found in unsealer.read_untrusted(chunk[0 if number else 24 :]):
+            if isinstance(found, RunMessage):
+                with suppress(RemoteProtocolError):
+                    log.prove_untrusted(found.unproven)
+    return unsealer.whole
+
+
+relay_contents = wounded([*RELAY_FRAMES, *(b"".join(RELAY_FRAMES[at : at + 3]) for at in range(len(RELAY_FRAMES)))])
+reshaped_relay_frames = st.sampled_from(RELAY_GRAMMAR).flatmap(
+    lambda kind: (
+        reshaped([RELAY_BODIES[kind]])
+        .map(encoded)
+        .map(lambda body: bytes([kind]) + len(body).to_bytes(3, "big") + body)
+    )
+)
 sizes = st.lists(st.integers(0, 300), max_size=4)
 contents = st.lists(wounded([*FRAMES, *(b"".join(FRAMES[at : at + 3]) for at in range(12))]), max_size=4)
 negentropy = wounded(NEGENTROPY).map(lambda body: bytes([Type.RECONCILE]) + len(body).to_bytes(3, "big") + body)
@@ -412,6 +610,42 @@ classes = {
     ),
     "keys.dh": (keys.dh, st.tuples(st.just(b"\x01" * 32), octets)),
     "keys.verified": (keys.verified, st.tuples(octets, st.just(keys.SIGN_ENTRY), octets, octets)),
+    "Caller.receive": (
+        lambda data, pieces: shown(calling(), data, pieces),
+        st.tuples(wounded([an_answer(), *HANDSHAKES]) | st.binary(max_size=600), sizes),
+    ),
+    "Answerer.receive": (
+        lambda data, pieces: shown(answering(), data, pieces),
+        st.tuples(wounded([calling().start(stream("m")), *HANDSHAKES]) | st.binary(max_size=600), sizes),
+    ),
+    "RelayConnection.receive, handshake": (
+        rung,
+        st.tuples(
+            wounded([calling().start(stream("m")), an_answer(), *HANDSHAKES]) | st.binary(max_size=600),
+            sizes,
+            st.booleans(),
+        ),
+    ),
+    "RelayConnection.receive, open": (
+        relayed,
+        st.tuples(st.booleans(), st.lists(relay_contents | reshaped_relay_frames, max_size=5)),
+    ),
+    "Unsealer.read_untrusted, of a member": (
+        unsealed,
+        st.tuples(
+            st.lists(
+                wounded([*BUNDLE_FRAMES, *(b"".join(BUNDLE_FRAMES[at : at + 3]) for at in range(9))])
+                | st.binary(max_size=99),
+                min_size=1,
+                max_size=5,
+            )
+        ),
+    ),
+    "Stream.unseal": (
+        lambda pieces: [keys.Stream(BUNDLE_SECRET, BUNDLE_SALT).unseal(piece) for piece in pieces],
+        st.tuples(st.lists(wounded([sealed_piece()]) | st.binary(max_size=40), max_size=3)),
+    ),
+    "mailbox.may_append": (mailbox.may_append, st.tuples(octets, octets, octets)),
     "beacon.recognise": (
         beacon.recognise,
         st.tuples(

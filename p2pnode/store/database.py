@@ -18,7 +18,7 @@ import apsw
 import trio
 
 from p2pnode.store.errors import translated
-from p2pnode.store.file import open_reader, open_writer
+from p2pnode.store.file import NODE, Schema, open_reader, open_writer
 from p2pnode.store.writer import Result, Writer
 
 T = TypeVar("T")
@@ -27,12 +27,22 @@ T = TypeVar("T")
 class Database:
     """`inline` does all work in the caller's thread: simulated time jumps while a thread works."""
 
-    def __init__(self, path: Path, key: bytes, *, create: bool, inline: bool, on_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: bytes,
+        *,
+        create: bool,
+        inline: bool,
+        on_error: Callable[[str], None],
+        schema: Schema = NODE,
+    ) -> None:
         """Raises StoreRefused, StoreLocked, StoreFull, StoreDamaged or StoreFailed."""
         self._inline = inline
         self._on_error = on_error
         self._connect = partial(open_reader, path, key)
-        self._writer = Writer(open_writer(path, key, create=create), threaded=not inline, on_error=on_error)
+        writing = open_writer(path, key, create=create, schema=schema)
+        self._writer = Writer(writing, threaded=not inline, on_error=on_error)
         self._one_reader = trio.CapacityLimiter(1)
         try:
             self._reader = self._connect()

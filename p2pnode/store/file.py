@@ -6,6 +6,7 @@ page size, nothing else. It stays in WAL mode, whose frames are sealed too.
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,6 @@ from p2pnode.store.errors import StoreDamaged, StoreFailed, StoreLocked, StoreRe
 
 KEY_SIZE: Final = 32
 PAGE_SIZE: Final = 4096
-APPLICATION_ID: Final = 0x70327031  # "p2p1"
 WRITER_CACHE_KIB: Final = 8192  # a batch of runs touches many leaves of the index over log keys
 READER_CACHE_KIB: Final = 2048
 WAL_PAGES: Final = 2000  # from this size on the writer moves the WAL into the file after a commit
@@ -26,12 +26,29 @@ _MAGIC = b"SQLite format 3\0"
 _SHAPE = PAGE_SIZE.to_bytes(2, "big") + bytes([2, 2, 32, 64, 32, 32])
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What a file holds: the number by which it is known, and the package in whose folder `schema` its tables are."""
+
+    application_id: int
+    package: str
+
+    def migrations(self) -> list[str]:
+        """Every step from an empty file to the newest version, in order."""
+        folder = resources.files(self.package) / "schema"
+        files = sorted(folder.iterdir(), key=lambda file: file.name)
+        return [file.read_text() for file in files if file.name[0] == "0"]
+
+
+NODE: Final = Schema(0x70327031, "p2pnode.store")  # "p2p1"
+
+
 def make(path: Path, key: bytes) -> None:
     """A new, empty store. Raises StoreRefused, StoreFull or StoreFailed."""
     open_writer(path, key, create=True).close()
 
 
-def open_writer(path: Path, key: bytes, *, create: bool) -> apsw.Connection:
+def open_writer(path: Path, key: bytes, *, create: bool, schema: Schema = NODE) -> apsw.Connection:
     """The one connection that writes, on a file of the newest schema.
 
     Raises StoreRefused or StoreLocked and leaves the file as it was.
@@ -39,19 +56,19 @@ def open_writer(path: Path, key: bytes, *, create: bool) -> apsw.Connection:
     if getattr(apsw, "mc_version", None) is None:  # plain apsw would write everything in the clear
         raise StoreRefused("library")
     if create and not path.exists():
-        _create(path, key)
+        _create(path, key, schema)
     _check_outside(path)
     connection = _connect(path, key, apsw.SQLITE_OPEN_READWRITE)
     try:
         # A key that does not fit must not move anybody's WAL into the file on close.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        _check_inside(connection)
+        _check_inside(connection, schema)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         with translated():
             connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
             connection.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it, see writer.py
             connection.execute(f"PRAGMA journal_size_limit={WAL_PAGES * PAGE_SIZE * 4}")
-            _migrate(connection)
+            _migrate(connection, schema)
     except BaseException:
         connection.close(True)
         raise
@@ -83,7 +100,7 @@ def _connect(path: Path, key: bytes, flags: int) -> apsw.Connection:
     return connection
 
 
-def _create(path: Path, key: bytes) -> None:
+def _create(path: Path, key: bytes, schema: Schema) -> None:
     """Makes a store under another name first: one that is there under its own name is whole."""
     if any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-shm")):
         raise StoreRefused("missing")  # a journal without its file: something was moved or deleted
@@ -97,8 +114,8 @@ def _create(path: Path, key: bytes) -> None:
             with translated():
                 connection.execute(f"PRAGMA page_size={PAGE_SIZE}")
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-                _migrate(connection)
+                connection.execute(f"PRAGMA application_id={schema.application_id}")
+                _migrate(connection, schema)
         finally:
             connection.close(True)
         fresh.rename(path)
@@ -128,16 +145,16 @@ def _check_outside(path: Path) -> None:
         raise StoreRefused("foreign")
 
 
-def _check_inside(connection: apsw.Connection) -> None:
+def _check_inside(connection: apsw.Connection, schema: Schema) -> None:
     try:
         with translated():
             application_id = _pragma(connection, "application_id")
             version = _pragma(connection, "user_version")
     except StoreDamaged as error:
         raise StoreLocked from error
-    if application_id != APPLICATION_ID:
+    if application_id != schema.application_id:
         raise StoreRefused("foreign")
-    if version > len(_migrations()):
+    if version > len(schema.migrations()):
         raise StoreRefused("newer")
 
 
@@ -147,14 +164,9 @@ def _pragma(connection: apsw.Connection, name: str) -> int:
     return value
 
 
-def _migrations() -> list[str]:
-    folder = resources.files("p2pnode.store") / "schema"
-    return [file.read_text() for file in sorted(folder.iterdir(), key=lambda file: file.name) if file.name[0] == "0"]
-
-
-def _migrate(connection: apsw.Connection) -> None:
+def _migrate(connection: apsw.Connection, schema: Schema) -> None:
     """Applies every migration above the file's version, each in one transaction with the new version number."""
-    for number, script in enumerate(_migrations(), 1):
+    for number, script in enumerate(schema.migrations(), 1):
         if number <= _pragma(connection, "user_version"):
             continue
         connection.execute("BEGIN IMMEDIATE")

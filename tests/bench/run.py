@@ -17,11 +17,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[2]))  # the checkout, whatever else is installed
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # what tests and benches share
 
 import bench_import
 import bench_in_sync
 import bench_latency
 import bench_memory
+import bench_relay_store
 import bench_sync
 import machine
 import table
@@ -37,6 +39,7 @@ BENCHES: dict[str, Callable[[Context], list[Row]]] = {
     "in-sync": bench_in_sync.rows,
     "latency": bench_latency.rows,
     "memory": bench_memory.rows,
+    "relay-store": bench_relay_store.rows,
 }
 QUICK_SCALE = 10
 

@@ -103,18 +103,18 @@ async def test_a_migration_that_is_cut_off_leaves_the_old_version(
     path = tmp_path / "store.db"
     async with opened(path):
         pass
-    now = file._migrations()
+    now = file.NODE.migrations()
     broken = "CREATE TABLE extra (a INTEGER) STRICT; INSERT INTO extra VALUES (1); SELECT no_such_function();"
-    monkeypatch.setattr(file, "_migrations", lambda: [*now, broken])
+    monkeypatch.setattr(file.Schema, "migrations", lambda schema: [*now, broken])
     with pytest.raises(apsw.SQLError):
         Store.open(path, KEY)
-    monkeypatch.setattr(file, "_migrations", lambda: now)
+    monkeypatch.setattr(file.Schema, "migrations", lambda schema: now)
     async with opened(path) as (store, _):
         assert (
             await store.query(lambda db: db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'extra'").get) == 0
         )
         assert await store.query(lambda db: db.pragma("user_version")) == len(now)
-    monkeypatch.setattr(file, "_migrations", lambda: [*now, "CREATE TABLE extra (a INTEGER) STRICT;"])
+    monkeypatch.setattr(file.Schema, "migrations", lambda schema: [*now, "CREATE TABLE extra (a INTEGER) STRICT;"])
     async with opened(path) as (store, _):
         assert await store.query(lambda db: db.pragma("user_version")) == len(now) + 1
 

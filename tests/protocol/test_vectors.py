@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
+from hashlib import shake_256
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,45 @@ import pytest
 
 from protocol import (
     beacon,
+    bundle,
     entry,
     frames,
     frontier,
     invite,
     keys,
     limits,
+    mailbox,
     messages,
+    padding,
     records,
+    relay_handshake,
+    relay_messages,
+    relaying,
     report,
     statement,
 )
+from protocol.bundle import Malformed, Opener, Sealer, Unsealer
 from protocol.entry import Header, LogClass, LogIdentity
 from protocol.errors import InputRefused, RemoteProtocolError
 from protocol.frames import Type
 from protocol.frontier import LogState, State
 from protocol.handshake import Finished, Initiator, LocalEnd, Opened, Responder
-from protocol.log import Run, prove_untrusted
+from protocol.log import Run, prove_untrusted, rebuild
+from protocol.mailbox import BEGINNING, Cursor
 from protocol.mask import Mode, SessionSecret
 from protocol.messages import RunMessage
 from protocol.noise import CipherState, KeyPair
 from protocol.records import RecordReader, RecordWriter
+from protocol.relay_handshake import Answered, Answerer, Called, Caller, Terms
 from protocol.run_frames import RunReader
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 SPECIFICATION = (PROTOCOL / "README.md").read_text(encoding="utf-8")
-FILES = ("entry", "run", "handshake", "record", "digest", "message", "payload", "invitation", "beacon")
+FILES = (
+    *("entry", "run", "handshake", "record", "digest", "message", "payload", "invitation", "beacon"),
+    *("bundle", "mailbox", "relay"),
+)
 
 
 def load(name: str) -> Any:
@@ -59,7 +72,7 @@ def named(cases: list[dict[str, Any]]) -> Any:
     return pytest.mark.parametrize("case", cases, ids=[case.get("name") or case.get("reason") for case in cases])
 
 
-ENTRY, RUN, HANDSHAKE, RECORD, DIGEST, MESSAGE, PAYLOAD, INVITATION, BEACON = map(load, FILES)
+ENTRY, RUN, HANDSHAKE, RECORD, DIGEST, MESSAGE, PAYLOAD, INVITATION, BEACON, BUNDLE, MAILBOX, RELAY = map(load, FILES)
 
 
 # Where they come from
@@ -456,6 +469,260 @@ def test_a_beacon_is_made_and_recognised_as_the_specification_says() -> None:
         assert case["key"] == keys.derive(bytes.fromhex(case["epoch_secret"]), b"p2pnode lan 1").hex()
 
 
+# Bundles
+
+
+def opener_of(case: dict[str, Any]) -> Opener:
+    return Opener(bytes.fromhex(BUNDLE["space"]), bytes.fromhex(case["secret"]))
+
+
+def unsealed(sealed: bytes, opener: Opener) -> tuple[list[bundle.Found], Unsealer]:
+    """What is found in a bundle, and the reader that found it."""
+    start = bundle.SALT_SIZE
+    unsealer = Unsealer(sealed[:start], [opener])
+    chunks = [sealed[at : at + limits.BUNDLE_CHUNK_SIZE] for at in range(start, len(sealed), limits.BUNDLE_CHUNK_SIZE)]
+    return [found for chunk in chunks for found in unsealer.read_untrusted(chunk)], unsealer
+
+
+@named(BUNDLE["valid"])
+def test_a_bundle_is_read_as_the_specification_says(case: dict[str, Any]) -> None:
+    found, unsealer = unsealed(bytes.fromhex(case["bundle"]), opener_of(case))
+    assert unsealer.whole
+    assert unsealer.opener == opener_of(case)
+    known = {int(kind) for kind in bundle.Type} - {bundle.Type.PAYLOADS}
+    expected = [kind for kind in (bytes.fromhex(frame)[0] for frame in case["frames"]) if kind in known]
+    kinds = {
+        bundle.Head: bundle.Type.HEAD,
+        bundle.Seen: bundle.Type.SEEN,
+        messages.Positions: bundle.Type.POSITION,
+        messages.Welcome: bundle.Type.WELCOME,
+        RunMessage: bundle.Type.RUN,
+    }
+    assert expected == [kinds[type(part)] for part in found]
+    for part in found:
+        if isinstance(part, RunMessage):
+            assert len(prove_untrusted(part.unproven)) == 3
+
+
+@named([case for case in BUNDLE["valid"] if "later" not in case["name"] and "byte" not in case["name"]])
+def test_a_bundle_is_written_as_the_specification_says(case: dict[str, Any]) -> None:
+    sealer = Sealer(bytes.fromhex(case["secret"]), bytes.fromhex(case["salt"]))
+    parts, _ = unsealed(bytes.fromhex(case["bundle"]), opener_of(case))
+    assert case["bundle"] == (b"".join(map(sealer.put, parts)) + sealer.finish()).hex()
+
+
+@named(BUNDLE["valid"])
+def test_the_keys_of_a_bundle_are_the_specifications(case: dict[str, Any]) -> None:
+    key, header = bytes.fromhex(case["key"]), bytes.fromhex(case["header"])
+    assert key == keys.derive(bytes.fromhex(case["secret"]), b"p2pnode bundle 1")
+    content, _ = keys.Stream(key, header).unseal(bytes.fromhex(case["bundle"])[bundle.SALT_SIZE :])
+    assert content.rstrip(b"\0") == b"".join(map(bytes.fromhex, case["frames"])).rstrip(b"\0")
+
+
+def test_every_segment_has_the_header_that_the_specification_gives_it() -> None:
+    for case in BUNDLE["headers"]:
+        about = bytes.fromhex(case["salt"]) + case["number"].to_bytes(4, "big")
+        assert case["header"] == keys.keyed_hash(bytes.fromhex(case["key"]), b"p2pnode segm 1", about, 24).hex()
+    assert len({case["header"] for case in BUNDLE["headers"]}) == len(BUNDLE["headers"])
+
+
+def test_bundles_have_the_sizes_that_the_specification_gives_them() -> None:
+    for full, last, size in BUNDLE["sizes"]:
+        sealer = Sealer(bytes(32), bytes(bundle.SALT_SIZE))
+        sealed = 0
+        for content in [bytes(bundle.CONTENT_SIZE)] * full:
+            sealer._content = [content]
+            sealed += len(sealer._seal(len(content)))
+        sealer._content, sealer._size = [bytes(last)], last
+        assert size == sealed + len(sealer.finish()) == padding.padme(size)
+
+
+def test_a_bundle_of_two_segments_is_the_specifications() -> None:
+    case = BUNDLE["long"]
+    salt, space = bytes.fromhex(case["salt"]), bytes.fromhex(BUNDLE["space"])
+    runs = [long_run(space, number) for number in range(3)]
+    assert case["runs"] == [keys.hash_of(b"", b"".join(messages.encode(RunMessage(run)))).hex() for run in runs]
+    sealer = Sealer(bytes.fromhex(case["secret"]), salt)
+    sealed = b"".join(sealer.put(RunMessage(run)) for run in runs) + sealer.finish()
+    second = len(salt) + limits.BUNDLE_SEGMENT_CHUNKS * limits.BUNDLE_CHUNK_SIZE
+    assert case["size"] == len(sealed) > second
+    assert case["segments"] == [keys.hash_of(b"", part).hex() for part in (sealed[len(salt) : second], sealed[second:])]
+    found, unsealer = unsealed(sealed, opener_of(case))
+    assert ([RunMessage(run) for run in runs], True) == (found, unsealer.whole)
+
+
+def long_run(space: bytes, number: int) -> Run:
+    """One of the runs of that bundle, from the names of its parts."""
+
+    def fixed(name: str, size: int) -> bytes:
+        return shake_256(name.encode()).digest(size)
+
+    secret, log_id = keys.signer_secret(fixed("author", 32)), fixed(f"log {number}", 8)
+    log = LogIdentity(space, keys.signer_public(fixed("author", 32)), log_id, LogClass.REPORT)
+    payloads = [fixed(f"payload {log_id.hex()} {n}", 16_384) for n in range(64)]
+    columns = (1, None, list(range(1, 65)), [1_990_000] * 64, [64] * 64, payloads)
+    ids = rebuild(space, log, *columns, {}, {}, {}).ids
+    signatures = {n: keys.sign(secret, keys.SIGN_ENTRY, id) for n, id in enumerate(ids)}
+    return rebuild(space, log, *columns, signatures, {}, {})
+
+
+@named(BUNDLE["invalid"])
+def test_a_frame_of_a_bundle_that_breaks_a_rule_is_told_apart(case: dict[str, Any]) -> None:
+    sealer = Sealer(bytes(32), bytes(bundle.SALT_SIZE))
+    sealer._content = [bytes.fromhex(case["content"])]
+    assert [Malformed()] == unsealed(sealer.finish(), Opener(bytes(32), bytes(32)))[0]
+
+
+# Mailboxes
+
+
+@named(MAILBOX["valid"])
+def test_a_topic_is_the_specifications(case: dict[str, Any]) -> None:
+    topic = mailbox.topic_of(bytes.fromhex(MAILBOX["secret"]), bytes.fromhex(case["relay"]), case["week"])
+    seed = bytes.fromhex(case["seed"])
+    assert (case["topic"], keys.signer_secret(seed)) == (topic.key.hex(), topic.secret)
+
+
+def test_topics_of_other_relays_weeks_and_secrets_have_nothing_in_common() -> None:
+    topics = [case["topic"] for case in (*MAILBOX["valid"], *MAILBOX["welcomes"])]
+    tokens = [case["token"] for case in MAILBOX["tokens"]]
+    assert len({*topics, *tokens}) == len(topics) + len(tokens)
+
+
+def test_topics_of_welcomes_and_tokens_of_meetings_are_the_specifications() -> None:
+    secret, join_secret = (bytes.fromhex(MAILBOX[name]) for name in ("secret", "join_secret"))
+    for case in MAILBOX["welcomes"]:
+        topic = mailbox.welcome_topic(join_secret, bytes.fromhex(case["relay"]))
+        assert (case["topic"], keys.signer_secret(bytes.fromhex(case["seed"]))) == (topic.key.hex(), topic.secret)
+    for case in MAILBOX["tokens"]:
+        token = mailbox.token(secret, bytes.fromhex(case["relay"]), case["hour"], case["lane"])
+        assert case["token"] == token.hex()
+    for case in MAILBOX["times"]:
+        assert (case["week"], case["hour"]) == (mailbox.week_of(case["time_s"]), mailbox.hour_of(case["time_s"]))
+
+
+def test_running_hashes_are_the_specifications() -> None:
+    cursor = BEGINNING
+    for case in MAILBOX["cursors"]:
+        assert case["hash"] == mailbox.message_hash(bytes.fromhex(case["message"])).hex()
+        cursor = cursor.behind(bytes.fromhex(case["message"]))
+        assert cursor == Cursor(case["number"], bytes.fromhex(case["running"]))
+
+
+def test_an_append_is_signed_as_the_specification_says() -> None:
+    case = MAILBOX["append"]
+    topic, message, signature = (bytes.fromhex(case[name]) for name in ("topic", "message", "signature"))
+    first = MAILBOX["valid"][0]
+    held = mailbox.topic_of(bytes.fromhex(MAILBOX["secret"]), bytes.fromhex(first["relay"]), first["week"])
+    assert (held.key, held.sign(message)) == (topic, signature)
+    assert mailbox.may_append(topic, mailbox.message_hash(message), signature)
+
+
+@named(MAILBOX["invalid"])
+def test_a_signature_that_is_not_the_topics_lets_nothing_in(case: dict[str, Any]) -> None:
+    assert not mailbox.may_append(*(bytes.fromhex(case[name]) for name in ("topic", "hash", "signature")))
+
+
+# Relays
+
+
+def relay_draws(case: dict[str, Any], number: int) -> tuple[bytes, bytes]:
+    """What is drawn for a message, as in `fill_of`."""
+    fill, payload = (bytes.fromhex(case[name][number]) for name in ("fills", "payloads"))
+    body_size = len(payload) - 2 - len(fill)
+    return (len(fill) - (52 - body_size if number else 0)).to_bytes(2, "big"), fill
+
+
+def caller_of(case: dict[str, Any]) -> Caller:
+    key, ephemeral = bytes.fromhex(case["relay_public"]), KeyPair.from_secret(bytes.fromhex(case["caller_ephemeral"]))
+    return Caller(key, ephemeral, drawing(bytes.fromhex(case["salt"])), case["time_s"])
+
+
+def answerer_of(case: dict[str, Any]) -> Answerer:
+    return Answerer(KeyPair.from_secret(bytes.fromhex(case["relay_secret"])), case["time_s"])
+
+
+@named(RELAY["valid"])
+def test_a_relay_and_its_caller_write_what_the_specification_says(case: dict[str, Any]) -> None:
+    first, answer = map(bytes.fromhex, case["messages"])
+    caller, answerer = caller_of(case), answerer_of(case)
+    assert first == caller.start(drawing(*relay_draws(case, 0)))
+    assert answerer.receive(first) == Called(bytes.fromhex(case["replay_tag"]), case["week"])
+    ephemeral, terms = KeyPair.from_secret(bytes.fromhex(case["relay_ephemeral"])), Terms(*case["terms"])
+    sent, theirs = answerer.answer(ephemeral, terms, drawing(*relay_draws(case, 1)))
+    assert answer == sent
+    answered = caller.receive(answer + b"leftover")
+    assert isinstance(answered, Answered)
+    assert (answered.terms, answered.leftover) == (terms, b"leftover")
+    assert case["handshake_hash"] == answered.transport.handshake_hash.hex() == theirs.handshake_hash.hex()
+    records = [RecordWriter(end.send, 0.0).write(b"hello") for end in (answered.transport, theirs)]
+    assert case["first_records"] == [record.hex() for record in records]
+    assert list(RecordReader(theirs.receive).receive(records[0])) == [b"hello"]
+    key = bytes.fromhex(case["relay_public"])
+    assert case["prologue"] == SessionSecret(key, Mode.RELAY, key).prologue.hex()
+
+
+@named([case for case in RELAY["invalid"] if case["message"] == 1])
+def test_a_call_that_breaks_a_rule_draws_no_byte(case: dict[str, Any]) -> None:
+    answerer = answerer_of(RELAY["valid"][0])
+    with pytest.raises(RemoteProtocolError):
+        [answerer.receive(data) for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX))]
+
+
+@named([case for case in RELAY["invalid"] if case["message"] == 4])
+def test_a_relays_answer_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
+    caller = caller_of(RELAY["valid"][0])
+    caller.start(drawing(bytes(2), b""))
+    with pytest.raises(RemoteProtocolError):
+        [caller.receive(data) for data in (bytes.fromhex(case["bytes"]), bytes(limits.HANDSHAKE_MESSAGE_MAX))]
+
+
+HAS_NO_GRAMMAR = (relay_messages.Type.PART, relay_messages.Type.REKEY, relay_messages.Type.CLOSE)
+
+
+def decode_relay_frame(content: bytes) -> Any:
+    ((kind, body),) = frames.split_untrusted(content, relay_messages.Type)
+    if kind not in HAS_NO_GRAMMAR:
+        return kind, relay_messages.decode_untrusted(kind, body)
+    if body and kind is not relay_messages.Type.PART:
+        raise RemoteProtocolError("a bare message with a body")  # RelayConnection's to refuse, see test_relaying
+    return kind, body
+
+
+@named(RELAY["frames"])
+def test_a_message_of_a_relay_has_the_frame_that_the_specification_gives_it(case: dict[str, Any]) -> None:
+    content = bytes.fromhex(case["frame"])
+    kind, message = decode_relay_frame(content)
+    assert case["name"].partition(",")[0] == kind.name
+    match message:
+        case relay_messages.Refused() if "later" in case["name"]:
+            assert message.reason is relay_messages.Reason.FAILED
+        case relay_messages.Read() | relay_messages.Appended() | relay_messages.Refused():
+            assert [content] == list(relay_messages.encode(message))
+        case relay_messages.Meet() | relay_messages.Met():
+            assert [content] == list(relay_messages.encode(message))
+        case relay_messages.PageHead(base, hash, first, newest, count):
+            page = relay_messages.Page(base, hash, first, newest, (b"x",) * count)
+            assert content == next(relay_messages.encode(page))
+        case relay_messages.AppendHead(topic, signature, size, days):
+            assert content == next(relay_messages.encode(relay_messages.Append(topic, signature, days, bytes(size))))
+        case int():
+            page = relay_messages.Page(0, bytes(32), 1, 1, (bytes(message),))
+            assert content == list(relay_messages.encode(page))[1]
+        case _:
+            assert kind in HAS_NO_GRAMMAR
+
+
+def test_there_is_a_vector_for_every_type_of_a_relays_frames() -> None:
+    assert {bytes.fromhex(case["frame"])[0] for case in RELAY["frames"]} == {int(kind) for kind in relay_messages.Type}
+
+
+@named(RELAY["invalid_frames"])
+def test_a_frame_of_a_relay_that_breaks_a_rule_is_refused(case: dict[str, Any]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_relay_frame(bytes.fromhex(case["content"]))
+
+
 # The specification's words and numbers against the code
 
 
@@ -504,8 +771,27 @@ def test_every_name_with_a_number_is_the_codes() -> None:
     assert numbers("Handshake") == lower(Mode)
     kinds = {row[1]: int(row[0]) for row in table("Entries") if row[0].isdigit()}
     assert kinds == lower(entry.Kind)
-    types = {row[1]: int(row[0]) for row in table("Messages") if row[0].isdigit()}
-    assert types == {kind.name: int(kind) for kind in Type}
+    for section, types in (("Messages", Type), ("Bundles", bundle.Type), ("Relays", relay_messages.Type)):
+        named_there = {row[1]: int(row[0]) for row in table(section) if row[0].isdigit() and row[1].isupper()}
+        assert named_there == {kind.name: int(kind) for kind in types}
+    reasons = {row[1]: int(row[0]) for row in table("Relays") if row[0].isdigit() and row[1].islower()}
+    assert reasons == lower(relay_messages.Reason)
+
+
+def test_every_bound_of_bundles_mailboxes_and_relays_is_in_the_specification() -> None:
+    named_there, known = numbers("Constants"), constants_of(limits)
+    for module in (bundle, mailbox, relay_handshake, relay_messages, relaying):
+        own = {name for name in constants_of(module) if name not in known and not name.startswith("_")}
+        bounds = {name for name in own if name.endswith(("_MAX", "_SECONDS", "_WEEKS", "_CHUNKS"))}
+        assert {f"{module.__name__.partition('.')[2]}.{name}" for name in bounds} <= set(named_there)
+
+
+def test_what_the_relays_may_say_is_what_the_specification_says() -> None:
+    (header,) = (row for row in table("Relays") if row[0] == "said by")
+    for side, says in (("caller", relaying._CALLER_SAYS), ("relay", relaying._RELAY_SAYS)):
+        (row,) = (row for row in table("Relays") if row[0] == side)
+        columns = [names.split(", ") for names, cell in zip(header[1:], row[1:], strict=True) if cell]
+        assert {name for names in columns for name in names} == {kind.name for kind in says}
 
 
 def test_every_word_of_a_report_is_in_the_specification() -> None:

@@ -46,7 +46,8 @@ def handshake(name, mode, digests, fill_sizes, week=WEEK):
     return {
         "name": name, "space": SPACE, "mode": mode, "secret": held["secret"], "time_s": week * naive.WEEK_SECONDS + 7,
         "week": week, "prologue": cbor([1, mode, SPACE]), "psk": both.psk, "mask_key": both.mask_key,
-        "salt": held["salt"], "pads": both.pads, "initiator": ends[0], "responder": ends[1], "payloads": payloads,
+        "salt": held["salt"], "pads": [both.pads[n] for n in (1, 2, 3)],
+        "initiator": ends[0], "responder": ends[1], "payloads": payloads,
         "fills": fills, "messages": messages, "replay_tag": both.replay_tag, "handshake_hash": both.h,
         "initiator_sends_key": sends[0], "responder_sends_key": sends[1],
         "first_records": [naive.Sender(key).record(b"hello") for key in sends],
@@ -77,7 +78,7 @@ def strangers():
     def relabelled(length):
         both, _ = hands("member")
         message = both.first(plain_payload)
-        size = xor16(both.pads[0], length)
+        size = xor16(both.pads[1], length)
         return message[:16] + size + message[18:]
 
     good = first()
@@ -87,7 +88,7 @@ def strangers():
         ("another mode", first(mode=1)),
         ("two weeks early", first(week=WEEK - 2)),
         ("two weeks late", first(week=WEEK + 2)),
-        ("without a mask", b"".join([good[:16], naive.xor(good[16:50], hands("member")[0].pads[0]), good[50:]])),
+        ("without a mask", b"".join([good[:16], naive.xor(good[16:50], hands("member")[0].pads[1]), good[50:]])),
         ("length 50: no body fits", relabelled(50)),
         ("length 481", relabelled(481)),
         ("a byte behind it", good + b"\0"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import channel
 import frontiers
 import logs
+import relays
 import words
 
 FILES = {
@@ -24,6 +25,9 @@ FILES = {
     "payload": words.payloads,
     "invitation": words.invitations,
     "beacon": words.beacons,
+    "bundle": relays.bundles,
+    "mailbox": relays.mailboxes,
+    "relay": relays.relays,
 }
 
 

@@ -2,7 +2,7 @@
 
 It shares no line with `protocol` and never imports it. Nothing is checked, nothing is fast, every key is known: what
 it writes is either valid by construction or broken on purpose. Only Curve25519 and ChaCha20-Poly1305 come from
-libsodium; CBOR, Noise, padding and the trees of hashes are written out.
+libsodium; CBOR, Noise, secretstream, padding and the trees of hashes are written out.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ class Log:
         return parts + ([frame(10, cbor(self.payloads()))] if self.payloads() else [])
 
 
-# Handshake: Noise_XXpsk0_25519_ChaChaPoly_BLAKE2b, masked and filled
+# Handshakes: Noise_XXpsk0_25519_ChaChaPoly_BLAKE2b and Noise_NK_25519_ChaChaPoly_BLAKE2b, masked and filled
 
 
 def hash64(data):
@@ -180,17 +180,15 @@ def xor(left, right):
     return bytes(a ^ b for a, b in zip(left, right, strict=False))
 
 
-class Handshake:
-    """Both ends at once, with all their secrets: each method gives the bytes of one message on the stream."""
+class Noise:
+    """Both ends at once, with all their secrets, under the masks of one secret and week."""
 
-    def __init__(self, secret, mode, space, week, salt, i_static, i_ephemeral, r_static, r_ephemeral):
+    def __init__(self, name, secret, mode, space, week, salt):
         about = bytes([1, mode]) + space + week.to_bytes(8, "big", signed=True)
         self.mask_key = blake(b"p2pnode mask 1", about, key=secret)
-        self.pads = [blake(b"p2pnode pad 1", salt + bytes([n]), 64, key=self.mask_key) for n in (1, 2, 3)]
-        self.psk = blake(b"p2pnode psk 1", b"", key=secret)
+        self.pads = {n: blake(b"p2pnode pad 1", salt + bytes([n]), 64, key=self.mask_key) for n in (1, 2, 3, 4)}
         self.salt = salt
-        self.i_static, self.i_ephemeral, self.r_static, self.r_ephemeral = i_static, i_ephemeral, r_static, r_ephemeral
-        self.h = b"Noise_XXpsk0_25519_ChaChaPoly_BLAKE2b".ljust(64, b"\0")
+        self.h = f"Noise_{name}_25519_ChaChaPoly_BLAKE2b".encode().ljust(64, b"\0")
         self.ck = self.h
         self.mix_hash(cbor([1, mode, space]))
 
@@ -206,6 +204,23 @@ class Handshake:
         self.n += 1
         self.mix_hash(sealed)
         return sealed
+
+    def masked(self, number, message, size, length=None):
+        wire = (len(message) if length is None else length).to_bytes(2, "big") + message
+        return xor(wire[:size], self.pads[number]) + wire[size:]
+
+    def split(self):
+        """The key under which the initiator sends, then the responder's."""
+        return [key[:32] for key in hkdf(self.ck, b"", 2)]
+
+
+class Handshake(Noise):
+    """Between members: each method gives the bytes of one message on the stream."""
+
+    def __init__(self, secret, mode, space, week, salt, i_static, i_ephemeral, r_static, r_ephemeral):
+        super().__init__("XXpsk0", secret, mode, space, week, salt)
+        self.psk = blake(b"p2pnode psk 1", b"", key=secret)
+        self.i_static, self.i_ephemeral, self.r_static, self.r_ephemeral = i_static, i_ephemeral, r_static, r_ephemeral
 
     def ephemeral(self, key):
         self.mix_hash(key)
@@ -232,13 +247,29 @@ class Handshake:
         self.mix_key(dh(self.i_static, dh_public(self.r_ephemeral)))
         return self.masked(3, message + self.encrypt(payload), 2)
 
-    def masked(self, number, message, size, length=None):
-        wire = (len(message) if length is None else length).to_bytes(2, "big") + message
-        return xor(wire[:size], self.pads[number - 1]) + wire[size:]
 
-    def split(self):
-        """The key under which the initiator sends, then the responder's."""
-        return [key[:32] for key in hkdf(self.ck, b"", 2)]
+class RelayHandshake(Noise):
+    """Between a caller and a relay."""
+
+    def __init__(self, relay, week, salt, c_ephemeral, r_ephemeral, mode=3):
+        self.relay, self.c_ephemeral, self.r_ephemeral = relay, c_ephemeral, r_ephemeral
+        key = dh_public(relay)
+        super().__init__("NK", key, mode, key, week, salt)
+        self.mix_hash(key)
+
+    def first(self, payload, e=None):
+        e = e or dh_public(self.c_ephemeral)
+        self.mix_hash(e)
+        self.mix_key(dh(self.c_ephemeral, dh_public(self.relay)))
+        message = e + self.encrypt(payload)
+        self.replay_tag = blake(b"p2pnode replay 2", self.salt + e, 16)
+        return self.salt + self.masked(1, message, 34)
+
+    def answer(self, payload, e=None):
+        e = e or dh_public(self.r_ephemeral)
+        self.mix_hash(e)
+        self.mix_key(dh(self.r_ephemeral, dh_public(self.c_ephemeral)))
+        return self.masked(4, e + self.encrypt(payload), 34)
 
 
 def filled(body, fill):
@@ -321,6 +352,138 @@ def invitation_of(framed):
 
 def slot(key, hour, port, instance):
     return blake(b"p2pnode beacon 1", hour.to_bytes(8, "big") + port.to_bytes(2, "big") + instance.encode(), 16, key)
+
+
+# Secretstream (libsodium's, XChaCha20-Poly1305): ChaCha20's blocks 0 and 1 and Poly1305 written out
+
+
+def rotated(word, bits):
+    return (word << bits | word >> 32 - bits) & 0xFFFFFFFF
+
+
+def twenty_rounds(words):
+    x = list(words)
+    columns = [(0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15)]
+    diagonals = [(0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14)]
+    for a, b, c, d in (columns + diagonals) * 10:
+        for to, by, turned, bits in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+            x[to] = (x[to] + x[by]) & 0xFFFFFFFF
+            x[turned] = rotated(x[turned] ^ x[to], bits)
+    return x
+
+
+def words_of(data):
+    return [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4)]
+
+
+def bytes_of(words):
+    return b"".join(word.to_bytes(4, "little") for word in words)
+
+
+def chacha_start(key, last_16):
+    return words_of(b"expand 32-byte k" + key + last_16)
+
+
+def chacha_block(key, counter, nonce):
+    start = chacha_start(key, counter.to_bytes(4, "little") + nonce)
+    return bytes_of((a + b) & 0xFFFFFFFF for a, b in zip(start, twenty_rounds(start), strict=True))
+
+
+def hchacha(key, nonce_16):
+    words = twenty_rounds(chacha_start(key, nonce_16))
+    return bytes_of(words[:4] + words[12:])
+
+
+def chacha_from_1(key, nonce, data):
+    """`data` under the blocks from 1 on: what libsodium's AEAD puts before its tag."""
+    return bindings.crypto_aead_chacha20poly1305_ietf_encrypt(data, b"", nonce, key)[:-16]
+
+
+def poly1305(key, data):
+    r = int.from_bytes(key[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+    total = 0
+    for at in range(0, len(data), 16):
+        total = (total + int.from_bytes(data[at : at + 16] + b"\1", "little")) * r % (2**130 - 5)
+    return ((total + int.from_bytes(key[16:], "little")) % 2**128).to_bytes(16, "little")
+
+
+class Stream:
+    """One secretstream without rekeying: tags 0 (there is more) and 3 (the end)."""
+
+    def __init__(self, key, header):
+        self.key, self.counter, self.rest = hchacha(key, header[:16]), 1, header[16:]
+
+    def seal(self, piece, tag):
+        nonce = self.counter.to_bytes(4, "little") + self.rest
+        sealed = chacha_from_1(self.key, nonce, bytes([tag]).ljust(64, b"\0") + piece)
+        block, ciphertext = sealed[:64], sealed[64:]
+        # as libsodium has it: filled up with len % 16 zeros, and not to a multiple of 16
+        data = block + ciphertext + bytes(len(piece) % 16)
+        data += (0).to_bytes(8, "little") + (64 + len(piece)).to_bytes(8, "little")
+        mac = poly1305(chacha_block(self.key, 0, nonce)[:32], data)
+        self.rest = xor(self.rest, mac)
+        self.counter += 1
+        return block[:1] + ciphertext + mac
+
+
+# Bundles and mailboxes
+
+CHUNK, OVERHEAD, SEGMENT_CHUNKS = 65_536, 17, 64
+
+
+def bundle_key(secret):
+    return blake(b"p2pnode bundle 1", b"", key=secret)
+
+
+def segment_header(key, salt, number):
+    return blake(b"p2pnode segm 1", salt + number.to_bytes(4, "big"), 24, key)
+
+
+def bundle_size(full, last):
+    """With so many full chunks before one that holds `last` bytes of frames."""
+    return padme(max(4096, 24 + CHUNK * full + last + OVERHEAD))
+
+
+def bundle(secret, salt, frames):
+    contents = [b""]
+    for one in frames:
+        if len(contents[-1]) + len(one) > CHUNK - OVERHEAD:
+            contents.append(b"")
+        contents[-1] += one
+    size = bundle_size(len(contents) - 1, len(contents[-1])) - 24
+    lengths = [min(CHUNK, size - at) - OVERHEAD for at in range(0, size, CHUNK)]
+    contents += [b""] * (len(lengths) - len(contents))
+    key, sealed = bundle_key(secret), salt
+    for number, (content, length) in enumerate(zip(contents, lengths, strict=True)):
+        if number % SEGMENT_CHUNKS == 0:
+            stream = Stream(key, segment_header(key, salt, number // SEGMENT_CHUNKS))
+        sealed += stream.seal(content.ljust(length, b"\0"), 3 if number == len(lengths) - 1 else 0)
+    return sealed
+
+
+def topic_seed(secret, relay_key, week):
+    return blake(b"p2pnode topic 1", relay_key + week.to_bytes(8, "big", signed=True), key=secret)
+
+
+def welcome_seed(join_secret, relay_key):
+    return blake(b"p2pnode welc 1", relay_key, key=join_secret)
+
+
+def token(secret, relay_key, hour, lane):
+    return blake(b"p2pnode meet 1", relay_key + hour.to_bytes(8, "big", signed=True) + bytes([lane]), key=secret)
+
+
+def message_hash(message):
+    return blake(b"p2pnode mail 1", message)
+
+
+def chained(before, message):
+    return blake(b"p2pnode chain 1", before + message_hash(message))
+
+
+def append_bound(topic, message):
+    """What the signature of an append is over."""
+    return blake(b"p2pnode app 1", topic + message_hash(message))
 
 
 # What cases are made of

@@ -1,0 +1,99 @@
+"""Relay: a blind helper at work. It listens, answers whoever knows its key, and keeps nothing but sealed messages.
+
+    shelf   what is kept                door      how many may come in
+    visit   one caller's requests       meeting   two callers joined
+
+Its key is all that a caller needs beside the address, and without it the port is silent. Its log has no address, no
+topic and no size in it.
+"""
+
+from functools import partial
+
+import trio
+
+from p2pnode import events
+from p2pnode.ambient import Ambient
+from p2pnode.door import Door
+from p2pnode.link import Link
+from p2pnode.relay.allowance import DAY_SECONDS, Allowance, RelayLimits
+from p2pnode.relay.meeting import MeetingPoint
+from p2pnode.relay.shelf import Shelf
+from p2pnode.relay.visit import Visit, Waiting
+from p2pnode.store.errors import StoreError
+from protocol.noise import KeyPair
+from protocol.relaying import RelayConnection
+
+EXPIRE_SECONDS = 3600.0  # between two looks at what has had its day
+
+
+class Relay:
+    """One process's worth of a relay."""
+
+    def __init__(self, shelf: Shelf, key: KeyPair, limits: RelayLimits, ambient: Ambient) -> None:
+        self.door = Door(limits.links)
+        self._shelf = shelf
+        self._key = key
+        self._limits = limits
+        self._ambient = ambient
+        self._waiting = Waiting()
+        self._allowance = Allowance(limits, ambient.entropy)
+        self._meeting = MeetingPoint(limits)
+
+    async def run(self) -> None:
+        """Passes on news and lets go of what has had its day, until cancelled."""
+        stop = self._shelf.heard(self._waiting.tell)
+        try:
+            while True:
+                try:
+                    gone = await self._shelf.expire(int(self._ambient.now() // DAY_SECONDS))
+                    events.log("relay.expired", messages=gone)
+                except StoreError as error:
+                    events.log("relay.store_failed", error=type(error).__name__)
+                await trio.sleep(EXPIRE_SECONDS)
+        finally:
+            stop()
+
+    async def receive(self, stream: trio.SocketStream) -> None:
+        """Serves one incoming stream to its end."""
+        try:
+            address = stream.socket.getpeername()[0]
+        except OSError:  # called, and gone before we looked
+            return await trio.aclose_forcefully(stream)
+        if not self.door.admits(address):
+            return await trio.aclose_forcefully(stream)
+        self.door.inside += 1
+        reason = "cancelled"
+        try:
+            reason = await self._serve(stream, address)
+        finally:
+            self.door.inside -= 1
+            await trio.aclose_forcefully(stream)
+            events.log("relay.visit_over", reason=reason)
+        return None
+
+    async def _serve(self, stream: trio.SocketStream, address: str) -> str:
+        link: Link[RelayConnection]
+        ambient = self._ambient
+        connection = RelayConnection.listen(
+            self._key, entropy=ambient.entropy, now=trio.current_time(), wall=ambient.now()
+        )
+        link = Link(stream, connection, self._limits.links, begin=self.door.turn())
+        visit = Visit(
+            *(self._shelf, self._waiting, self._allowance, self._limits, ambient, address),
+            on_met=partial(self.door.met, link),
+        )
+        visit.attach(link)
+        self.door.enter(link, address)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(visit.keep_time)
+                await link.run(visit)
+                nursery.cancel_scope.cancel()
+        except* StoreError as group:
+            events.log("relay.store_failed", error=type(group.exceptions[0]).__name__)
+        finally:
+            self.door.met(link)
+            visit.over()
+        if visit.meeting is not None and link.reason == "released":
+            return "meeting " + await self._meeting.join(stream, connection, visit.meeting)
+        return link.reason
