@@ -8,22 +8,37 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from p2pnode import paths
 from p2pnode.ambient import Ambient
 from p2pnode.failures import CommandError, Exit
+from protocol import invite
+from protocol.errors import InputRefused
 from protocol.invite import Address
 
 PROFILES = ("home", "field")
 LAN_MODES = ("off", "listen", "announce")
+PROXY_SCHEMES = ("", "socks5", "socks5h")
 LAN_HOST = "lan"  # stands for every private address this machine has at the time
 
 PORT_FIRST = 10_240  # drawn between the well-known ports and the kernel's ephemeral ones
 PORT_LAST = 32_767
 SETTINGS_SIZE_MAX = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A SOCKS5 server. Its host is an IP address: finding it asks no DNS."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return str(Address(self.host, self.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,7 @@ class Stored:
     lan: str
     listen: tuple[Address, ...]
     log: bool
+    proxy: Proxy | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +64,15 @@ class Settings:
     listen: tuple[Address, ...]
     lan: str
     profile: str
+    proxy: Proxy | None  # with one, `lan` is off and `listen` only loopback
 
 
-def drawn(profile: str, ambient: Ambient) -> Stored:
+def drawn(profile: str, ambient: Ambient, *, proxy: Proxy | None = None) -> Stored:
     """The settings of a new home; the port is drawn once and kept, so that peers can come back."""
     if profile == "field":
-        return Stored(profile, lan="off", listen=(), log=False)
+        return Stored(profile, lan="off", listen=(), log=False, proxy=proxy)
     port = PORT_FIRST + int(ambient.random() * (PORT_LAST - PORT_FIRST + 1))
-    return Stored(profile, lan="listen", listen=(Address(LAN_HOST, port),), log=True)
+    return Stored(profile, lan="listen", listen=(Address(LAN_HOST, port),), log=True, proxy=proxy)
 
 
 def write(home: str, stored: Stored) -> None:
@@ -65,6 +82,7 @@ def write(home: str, stored: Stored) -> None:
         f'profile = "{stored.profile}" # home, field\n'
         f'lan = "{stored.lan}" # off, listen, announce\n'
         f'listen = [{addresses}] # "HOST:PORT"; "lan:PORT" is every private address of this machine\n'
+        f'proxy = "{stored.proxy or ""}" # SOCKS5 server, "127.0.0.1:9050": every connection goes through it or fails\n'
         f"log = {str(stored.log).lower()} # events without names, texts, keys or addresses, in {paths.LOG}\n"
     )
     target = os.path.join(home, paths.SETTINGS)
@@ -95,18 +113,33 @@ def read(home: str) -> Stored:
     return _checked(path, table)
 
 
-def resolve(home: str, socket: str, *, listen: Sequence[str] | None = None, lan: str | None = None) -> Settings:
+def resolve(
+    home: str,
+    socket: str,
+    *,
+    listen: Sequence[str] | None = None,
+    lan: str | None = None,
+    proxy: str | None = None,
+) -> Settings:
     """The settings file with what the command line says put over it."""
     stored = read(home)
+    through = stored.proxy if proxy is None else _proxy_or_off(proxy)
+    wanted = stored.listen if listen is None else tuple(address(text) for text in listen if text != "off")
+    if through is not None:
+        lan = "off"
+        if listen is None:  # what `init` drew
+            wanted = tuple(one for one in wanted if one.host != LAN_HOST)
+        _check_loopback(wanted)
     return Settings(
         home=Path(home),
         socket=Path(socket),
         store=Path(home, paths.STORE),
         key=Path(home, paths.KEY),
         log=Path(home, paths.LOG) if stored.log else None,
-        listen=stored.listen if listen is None else tuple(address(text) for text in listen if text != "off"),
+        listen=wanted,
         lan=stored.lan if lan is None else lan,
         profile=stored.profile,
+        proxy=through,
     )
 
 
@@ -124,8 +157,36 @@ def address(text: str) -> Address:
     return Address(host, int(port))
 
 
+def proxy(text: str) -> Proxy:
+    """IP:PORT or [IP]:PORT, also as the URL socks5://IP:PORT."""
+    scheme, _, place = text.rpartition("://")
+    try:
+        found = invite.parse_address(place)
+        ip_address(found.host)
+    except (InputRefused, ValueError) as error:
+        raise CommandError(Exit.REFUSED, "proxy.malformed") from error
+    if scheme not in PROXY_SCHEMES:
+        raise CommandError(Exit.REFUSED, "proxy.malformed")
+    return Proxy(found.host, found.port)
+
+
+def _proxy_or_off(text: str) -> Proxy | None:
+    return None if text == "off" else proxy(text)
+
+
+def _check_loopback(addresses: Iterable[Address]) -> None:
+    """Behind a proxy: only what an onion service on this machine reaches."""
+    for one in addresses:
+        try:
+            is_loopback = ip_address(one.host).is_loopback
+        except ValueError:  # a name: not even looked up
+            is_loopback = False
+        if not is_loopback:
+            raise CommandError(Exit.REFUSED, "proxy.listen", address=str(one))
+
+
 def _checked(path: str, table: dict[str, object]) -> Stored:
-    unknown = sorted(set(table) - {"profile", "lan", "listen", "log"})
+    unknown = sorted(set(table) - {"profile", "lan", "listen", "log", "proxy"})
     if unknown:
         raise CommandError(Exit.REFUSED, "settings.unknown", path=path, name=unknown[0])
     match table:
@@ -138,10 +199,20 @@ def _checked(path: str, table: dict[str, object]) -> Stored:
                 addresses = tuple(address(str(text)) for text in listen)
             except CommandError as error:
                 raise _refused(path, "listen") from error
-            return Stored(profile, lan, addresses, log)
+            return Stored(profile, lan, addresses, log, _checked_proxy(path, table.get("proxy", "")))
         case _:
             missing = {"profile", "lan", "listen", "log"} - set(table)
             raise _refused(path, min(missing) if missing else "type")
+
+
+def _checked_proxy(path: str, value: object) -> Proxy | None:
+    """A file without the key is of a version that had none."""
+    if value == "":
+        return None
+    try:
+        return proxy(str(value))
+    except CommandError as error:
+        raise _refused(path, "proxy") from error
 
 
 def _refused(path: str, name: str) -> CommandError:

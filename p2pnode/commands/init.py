@@ -23,6 +23,7 @@ def declare(parser: Parser) -> None:
     secret.add_argument("--passphrase-file", metavar="F|-", help=say("option.passphrase-file"))
     secret.add_argument("--no-passphrase", action="store_true", help=say("option.no-passphrase"))
     parser.option("--profile", choices=config.PROFILES, default="home")
+    parser.option("--proxy", metavar="HOST:PORT")
 
 
 def init(args: Namespace) -> int:
@@ -30,12 +31,13 @@ def init(args: Namespace) -> int:
     hardening.harden()
     home = arguments.home(args)
     _check_free(home)
+    proxy = config.proxy(args.proxy) if args.proxy is not None else None
     passphrase = None if args.no_passphrase else asking.passphrase(args.passphrase_file, twice=True)
     if passphrase == "":
         raise CommandError(Exit.REFUSED, "passphrase.empty")
     _make_private(home)
     ambient = SystemAmbient()
-    stored = config.drawn(args.profile, ambient)
+    stored = config.drawn(args.profile, ambient, proxy=proxy)
     config.write(home, stored)
     master_key = keystore.create(Path(home, paths.KEY), passphrase, ambient.entropy)
     from p2pnode import store
@@ -43,7 +45,8 @@ def init(args: Namespace) -> int:
 
     with understood():
         store.make(Path(home, paths.STORE), master_key)
-    told = {"home": home, "profile": stored.profile, "passphrase": passphrase is not None, "lan": stored.lan}
+    lan = stored.lan if proxy is None else "off"
+    told = {"home": home, "profile": stored.profile, "passphrase": passphrase is not None, "lan": lan}
     protection = say("init.bare" if passphrase is None else "init.sealed")
     lines = [say("init.done", home=home), protection, say("init.next")]
     display.result(args.json, told, lines)

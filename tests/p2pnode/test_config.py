@@ -4,21 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2pnode import config, homelock, paths
 from p2pnode.ambient import SystemAmbient
+from p2pnode.config import Proxy
 from p2pnode.failures import CommandError, Exit
 from protocol.invite import Address
 
 
 def test_what_init_draws_comes_back(tmp_path: Path) -> None:
     for profile in config.PROFILES:
-        stored = config.drawn(profile, SystemAmbient())
-        config.write(str(tmp_path), stored)
-        assert config.read(str(tmp_path)) == stored
+        for proxy in (None, Proxy("127.0.0.1", 9050), Proxy("2001:db8::1", 1080)):
+            stored = config.drawn(profile, SystemAmbient(), proxy=proxy)
+            config.write(str(tmp_path), stored)
+            assert config.read(str(tmp_path)) == stored
 
 
 def test_field_listens_nowhere_and_looks_for_nobody() -> None:
@@ -58,6 +61,11 @@ def test_the_command_line_stands_above_the_file(tmp_path: Path) -> None:
         "listen = [1]",
         'listen = ["lan"]',
         "log = 1",
+        "proxy = 1",
+        "proxy = []",
+        'proxy = "off"',
+        'proxy = "localhost:9050"',
+        'porxy = "127.0.0.1:9050"',
         "[lan]",
         "\0",
         "x = " + "[" * 5000,
@@ -79,6 +87,75 @@ def test_a_missing_setting_is_named(tmp_path: Path) -> None:
         config.read(str(tmp_path))
     assert "the setting lan is missing" in caught.value.message
 
+
+# A proxy
+
+
+def test_a_file_of_a_version_without_proxies_is_read(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text('profile = "home"\nlan = "off"\nlisten = []\nlog = true\n')
+    assert config.read(str(tmp_path)).proxy is None
+
+
+@pytest.mark.parametrize(
+    ("text", "proxy"),
+    [
+        ("127.0.0.1:9050", Proxy("127.0.0.1", 9050)),
+        ("socks5://127.0.0.1:9050", Proxy("127.0.0.1", 9050)),
+        ("socks5h://[::1]:9050", Proxy("::1", 9050)),
+        ("[2001:DB8::1]:1080", Proxy("2001:db8::1", 1080)),
+    ],
+)
+def test_a_proxy_is_an_address_and_a_port(text: str, proxy: Proxy) -> None:
+    assert config.proxy(text) == proxy
+    assert config.proxy(str(proxy)) == proxy
+
+
+NO_PROXIES = ["", "off", "9050", "localhost:9050", "proxy.example:1080", "127.0.0.1", "127.0.0.1:0", "127.1:9050"]
+NO_PROXIES += ["0.0.0.0:9050", "[::]:9050", "[fe80::1%eth0]:9050", "http://127.0.0.1:9050", "ana:secret@127.0.0.1:9050"]
+
+
+@pytest.mark.parametrize("text", NO_PROXIES)
+def test_what_would_have_to_be_looked_up_or_is_no_proxy_is_refused(text: str) -> None:
+    with pytest.raises(CommandError, match=r"proxy\.malformed") as caught:
+        config.proxy(text)
+    assert caught.value.code == Exit.REFUSED
+
+
+def test_behind_a_proxy_the_lan_is_off_whatever_else_is_said(tmp_path: Path) -> None:
+    home, socket = str(tmp_path), str(tmp_path / "s")
+    config.write(home, replace(config.drawn("home", SystemAmbient()), lan="announce"))
+    for settings in (
+        config.resolve(home, socket, proxy="127.0.0.1:9050"),
+        config.resolve(home, socket, proxy="127.0.0.1:9050", lan="announce"),
+    ):
+        assert (settings.lan, settings.listen, settings.proxy) == ("off", (), Proxy("127.0.0.1", 9050))
+    config.write(home, config.drawn("home", SystemAmbient(), proxy=Proxy("::1", 9050)))
+    assert config.resolve(home, socket, lan="listen").lan == "off"
+    direct = config.resolve(home, socket, proxy="off")
+    assert (direct.lan, direct.proxy, direct.listen[0].host) == ("listen", None, "lan")
+
+
+def test_behind_a_proxy_only_loopback_is_listened_on(tmp_path: Path) -> None:
+    home, socket = str(tmp_path), str(tmp_path / "s")
+    config.write(home, config.drawn("home", SystemAmbient(), proxy=Proxy("127.0.0.1", 9050)))
+    for text in ("127.0.0.1:4000", "127.9.9.9:0", "[::1]:4000"):
+        assert config.resolve(home, socket, listen=[text]).listen == (config.address(text),)
+    assert config.resolve(home, socket, listen=["off"]).listen == ()
+    for text in ("lan:4000", "0.0.0.0:4000", "[::]:0", "192.168.1.5:4000", "localhost:4000", "127.1:4000", "a.onion:1"):
+        with pytest.raises(CommandError, match=r"proxy\.listen") as caught:
+            config.resolve(home, socket, listen=["127.0.0.1:4000", text])
+        assert text in caught.value.message
+        assert config.resolve(home, socket, listen=[text], proxy="off").listen == (config.address(text),)
+
+
+def test_what_a_person_wrote_into_the_file_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    stored = replace(config.drawn("home", SystemAmbient()), listen=(Address("192.168.1.5", 4000),))
+    config.write(str(tmp_path), stored)
+    with pytest.raises(CommandError, match=r"proxy\.listen"):
+        config.resolve(str(tmp_path), str(tmp_path / "s"), proxy="127.0.0.1:9050")
+
+
+# Addresses
 
 NO_ADDRESSES = ["", ":1", "h", "h:", "h:x", "h:65536", "h:-1", "h:１", "::1:5", "[::1]", "a b:1", '"h":1']
 

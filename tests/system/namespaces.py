@@ -7,7 +7,7 @@
         n1.ip("addr", "add", "10.77.0.9/24", "dev", "lan0")
 
 nK has the address 10.77.0.K on its interface `lan0`. Multicast works, nothing has a default route, and IPv6 is off
-unless asked for (its own chatter would fill every capture).
+unless asked for (its own chatter would fill every capture). `chained` puts one more machine behind n1.
 """
 
 import functools
@@ -78,6 +78,12 @@ class Namespace:
     def ip(self, *arguments: str) -> None:
         """Runs `ip` on this machine's network."""
         _ip("-netns", self.name, *arguments)
+
+    def slow_down(self, interface: str, megabits: int) -> bool:
+        """Lets this machine send no faster; False where the kernel cannot do that."""
+        bucket = ["tbf", "rate", f"{megabits}mbit", "burst", "64kb", "latency", "400ms"]
+        command = ["tc", "-netns", self.name, "qdisc", "add", "dev", interface, "root", *bucket]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     @contextmanager
     def capture(self, interface: str = INTERFACE) -> Iterator[list[Frame]]:
@@ -155,6 +161,27 @@ def bridged(count: int, *, ipv6: bool = False) -> Iterator[list[Namespace]]:
             machine.ip("link", "set", INTERFACE, "up")
             machine.ip("link", "set", "lo", "up")
         yield machines
+
+
+@contextmanager
+def chained() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
+    """A client, a gate, a server. The client's one neighbour and default route is the gate, which forwards nothing."""
+    with bridged(2) as (gate, server), ExitStack() as ending:
+        client = Namespace(f"{gate.name}-client", "10.78.0.2")
+        _ip("netns", "add", client.name)
+        ending.callback(client.end)
+        _ipv6(client, False)
+        _ip(
+            *("link", "add", INTERFACE, "netns", client.name, "type", "veth"),
+            *("peer", "name", "lan1", "netns", gate.name),
+        )
+        for machine, address, device in ((gate, "10.78.0.1", "lan1"), (client, client.address, INTERFACE)):
+            machine.ip("addr", "add", f"{address}/24", "dev", device)
+            machine.ip("link", "set", device, "up")
+        client.ip("link", "set", "lo", "up")
+        client.ip("route", "add", "default", "via", "10.78.0.1")
+        subprocess.run(gate.command("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"), check=True)
+        yield client, gate, server
 
 
 def _ipv6(namespace: Namespace, wanted: bool) -> None:
