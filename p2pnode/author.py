@@ -17,6 +17,7 @@ from protocol.entry import Kind, LogClass, LogIdentity, time_units
 from protocol.errors import InputRefused
 from protocol.limits import LAMPORT_STEP_MAX, LOG_ID_SIZE, PAYLOAD_SALT_SIZE, REFS_MAX, RUN_ENTRIES_MAX
 from protocol.log import Run, must_be_signed, rebuild
+from protocol.statement import Claim, Founding
 
 SIGN_EACH_MAX = 16  # of more entries published at once, only checkpoints and the last are signed
 
@@ -109,6 +110,15 @@ class Author:
                 for grant in due[:RUN_ENTRIES_MAX]
             ]
             return await self.publish(space, LogClass.MEMBERSHIP, statements)
+
+
+def first_entry(space: bytes | None, seed: bytes, body: Founding | Claim, ambient: Ambient) -> Run:
+    """A log of one entry: a founding (of no space yet), or the claim with which a newcomer begins."""
+    log = LogIdentity(space, keys.signer_public(seed), ambient.entropy(LOG_ID_SIZE), LogClass.MEMBERSHIP)
+    payload = statement.encode(body, ambient.entropy(PAYLOAD_SALT_SIZE))
+    now = time_units(ambient.now())
+    run = rebuild(space or b"", log, 1, None, [1], [now], [int(statement.kind_of(body))], [payload], {}, {}, {})
+    return sign_run(run, keys.signer_secret(seed))
 
 
 def sign_run(run: Run, signing_key: bytes) -> Run:

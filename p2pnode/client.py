@@ -44,12 +44,16 @@ class Daemon:
         *,
         told: Callable[[Any], None] | None = None,
         seconds: float | None = ANSWER_SECONDS,
+        file: int | None = None,
     ) -> Any:
-        """One call and its result; `told` gets the notifications on the way. `seconds` is the longest silence."""
-        self.send(method, params)
+        """One call and its result; `told` gets the notifications on the way. `seconds` is the longest silence.
+
+        `file` is a descriptor that goes with it: the daemon opens no path.
+        """
+        self.send(method, params, file=file)
         return self.receive(told=told, seconds=seconds)
 
-    def send(self, method: str, params: dict[str, Any] | None = None) -> None:
+    def send(self, method: str, params: dict[str, Any] | None = None, *, file: int | None = None) -> None:
         """Ask without waiting; answers come in the order of the questions."""
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params or {}}
@@ -59,6 +63,8 @@ class Daemon:
             raise CommandError(Exit.REFUSED, "input.not_utf8") from error
         try:
             self._socket.settimeout(None)
+            if file is not None:
+                line = line[socket.send_fds(self._socket, [line], [file]) :]
             self._socket.sendall(line)
         except OSError as error:
             raise CommandError(Exit.NO_DAEMON, "daemon.gone") from error

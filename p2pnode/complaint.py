@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from p2pnode.failures import CommandError, Exit
+from p2pnode.failures import CommandError, Exit, innermost
 from p2pnode.store import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreRefused
 
 _REFUSED = {
@@ -23,6 +23,11 @@ def understood() -> Iterator[None]:
         yield
     except StoreError as error:
         raise _told(error) from error
+    except ExceptionGroup as group:
+        inner = innermost(group)
+        if isinstance(inner, StoreError):
+            raise _told(inner) from group
+        raise
 
 
 def _told(error: StoreError) -> CommandError:

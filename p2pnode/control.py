@@ -10,6 +10,9 @@ next before it has the answer. An error carries the exit code of section "exit c
     <- {"jsonrpc":"2.0","id":1,"result":{"id":"…"}}
     <- {"jsonrpc":"2.0","id":1,"error":{"code":4,"message":"…","data":{"key":"…","fields":{}}}}
 
+A file travels as a descriptor beside the line that needs it (SCM_RIGHTS), never as a path: whoever asks opens it, the
+daemon may be allowed less. One waits per connection; it is closed when its call has ended.
+
 A streaming method also sends notifications under its own name until it ends: reports (`watch`), or how far a long call
 has come. What a client does not read is kept for it up to a bound; beyond, the client is cut off. Nobody waits for it.
 A client that leaves ends its streaming call; any other call it began is finished.
@@ -29,7 +32,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pnode.failures import CommandError, refused
+from p2pnode.failures import CommandError, innermost, refused
+from p2pnode.outbox import Outbox, encoded
 from p2pnode.socketfile import open_listener as open_listener
 from protocol.errors import InputRefused
 
@@ -38,14 +42,24 @@ Send = Callable[[object], None]
 Stream = Callable[[dict[str, object], Send], Awaitable[object]]
 Note = Callable[..., None]  # note("control.refused", reason="uid"): an event for the daemon's log
 
+DESCRIPTORS_MAX = 4  # taken off one message, so that the kernel cuts off none; all but the first are closed
+
 NO_STREAMS: Mapping[str, Stream] = {}
 CHUNK_SIZE = 64 * 1024
+INT_SIZE = struct.calcsize("i")
 
 PARSE_ERROR = -32700  # codes of JSON-RPC 2.0
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """An open file that came beside a request: no JSON can make one."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +116,20 @@ class _Client:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     idle_since: float | None = None  # None while a request is being answered
     buffer: bytearray = field(default_factory=bytearray)
+    file: Descriptor | None = None  # came with what is in the buffer
+
+    def keep(self, descriptors: list[int]) -> None:
+        """Keeps the first where none waits; the others are closed."""
+        for number in descriptors:
+            if self.file is None:
+                self.file = Descriptor(number)
+            else:
+                os.close(number)
+
+    def close_file(self) -> None:
+        if self.file is not None:
+            os.close(self.file.number)
+            self.file = None
 
 
 @dataclass(eq=False, slots=True)
@@ -131,9 +159,10 @@ class _Desk:
             except (_Hangup, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except Exception as bug:  # what a streaming call raised while its client left
-                self.note("control.failed", error=type(_innermost(bug)).__name__)
+                self.note("control.failed", error=type(innermost(bug)).__name__)
             finally:
                 self.clients.discard(client)
+                client.close_file()
 
     def _make_room(self) -> bool:
         if len(self.clients) < self.limits.connections_max:
@@ -160,13 +189,13 @@ class _Desk:
             request = _request(line)
             asked = request.id
             result = await self._call(client, request)
-            return _encoded({"jsonrpc": "2.0", "id": asked, "result": result})
+            return encoded({"jsonrpc": "2.0", "id": asked, "result": result})
         except _Refused as told_apart:
             return _error(asked, told_apart.code, str(told_apart))
         except _Hangup:
             raise
         except Exception as error:
-            match _innermost(error):
+            match innermost(error):
                 case CommandError() as told:
                     pass
                 case InputRefused(field=name, reason=reason, limit=limit):
@@ -177,6 +206,15 @@ class _Desk:
             return _error(asked, told.code, told.message, {"key": told.key, "fields": told.fields})
 
     async def _call(self, client: _Client, request: _Request) -> object:
+        if client.file is not None:
+            request.params["file"] = client.file
+        try:
+            return await self._carry_out(client, request)
+        finally:
+            if request.params.get("file") is client.file:
+                client.close_file()
+
+    async def _carry_out(self, client: _Client, request: _Request) -> object:
         if handler := self.methods.get(request.method):
             return await handler(request.params)
         if stream := self.streams.get(request.method):
@@ -184,7 +222,7 @@ class _Desk:
         raise _Refused(METHOD_NOT_FOUND, "unknown method")
 
     async def _stream(self, client: _Client, stream: Stream, request: _Request) -> object:
-        outbox = _Outbox(request.method, client.scope, self.limits.unread_bytes_max)
+        outbox = Outbox(request.method, client.scope, self.limits.unread_bytes_max)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(outbox.pump, client.stream)
@@ -203,7 +241,7 @@ class _Desk:
 
     async def _until_gone(self, client: _Client) -> None:
         """Cancel the connection when the client leaves; keep what it sends meanwhile for later, up to a line."""
-        while chunk := await _some(client.stream):
+        while chunk := await _some(client):
             client.buffer += chunk
             if len(client.buffer) > self.limits.line_size_max:
                 break
@@ -214,7 +252,7 @@ class _Desk:
         searched = 0
         while (end := client.buffer.find(b"\n", searched)) < 0 and len(client.buffer) <= self.limits.line_size_max:
             searched = len(client.buffer)
-            chunk = await _some(client.stream)
+            chunk = await _some(client)
             if not chunk:
                 raise _Hangup
             client.buffer += chunk
@@ -230,51 +268,6 @@ class _Desk:
             await client.stream.send_all(line)
         if patience.cancelled_caught:
             raise _Hangup
-
-
-@dataclass(eq=False, slots=True)
-class _Outbox:
-    """Notifications that a client has not taken yet. `send` never waits; too many of them cut the client off."""
-
-    method: str
-    scope: trio.CancelScope
-    unread_bytes_max: int
-    unread: bytearray = field(default_factory=bytearray)
-    sending: int = 0
-    overflowed: bool = False
-    filled: trio.Event = field(default_factory=trio.Event)
-    drained: trio.Event = field(default_factory=trio.Event)
-
-    def send(self, value: object) -> None:
-        if self.overflowed:
-            return
-        self.unread += _encoded({"jsonrpc": "2.0", "method": self.method, "params": value})
-        if len(self.unread) + self.sending > self.unread_bytes_max:
-            self.overflowed = True
-            self.unread.clear()
-            self.scope.cancel()
-        self.filled.set()
-
-    async def pump(self, stream: trio.SocketStream) -> None:
-        while True:
-            await self.filled.wait()
-            self.filled = trio.Event()
-            content = bytes(self.unread)
-            self.unread.clear()
-            self.sending = len(content)
-            try:
-                await stream.send_all(content)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self.scope.cancel()
-                return
-            self.sending = 0
-            if not self.unread:
-                self.drained.set()
-                self.drained = trio.Event()
-
-    async def emptied(self) -> None:
-        while (self.unread or self.sending) and not self.overflowed:
-            await self.drained.wait()
 
 
 def _request(line: bytes) -> _Request:
@@ -305,26 +298,23 @@ def _error(asked: int | str | None, code: int, message: str, data: Mapping[str, 
     error: dict[str, object] = {"code": int(code), "message": message}
     if data is not None:
         error["data"] = data
-    return _encoded({"jsonrpc": "2.0", "id": asked, "error": error})
+    return encoded({"jsonrpc": "2.0", "id": asked, "error": error})
 
 
-def _encoded(message: dict[str, object]) -> bytes:
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-async def _some(stream: trio.SocketStream) -> bytes:
+async def _some(client: _Client) -> bytes:
+    """What the client sends next; files that come with it are kept. Empty when it has left."""
+    room = socket.CMSG_SPACE(DESCRIPTORS_MAX * INT_SIZE)
     try:
-        return bytes(await stream.receive_some(CHUNK_SIZE))
-    except trio.BrokenResourceError:
+        chunk, ancillary, _, _ = await client.stream.socket.recvmsg(CHUNK_SIZE, room, socket.MSG_CMSG_CLOEXEC)
+    except OSError:
         return b""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            whole = len(data) // INT_SIZE
+            client.keep(list(struct.unpack(f"{whole}i", data[: whole * INT_SIZE])))
+    return bytes(chunk)
 
 
 def _peer_uid(stream: trio.SocketStream) -> int:
     credentials = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

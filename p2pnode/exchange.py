@@ -51,13 +51,14 @@ class Exchange:
         self.store = store
         self.limits = limits
         self.sessions: set[Member] = set()
+        self.unpacking = 0  # bundles that are being taken
         self._on_members = on_members
         self._listeners: set[Callable[[News], None]] = set()
 
     @property
     def receiving(self) -> bool:
-        """Whether any peer is still sending what it announced."""
-        return any(session.receiving for session in self.sessions)
+        """Whether any peer is still sending what it announced, or a bundle is being taken."""
+        return self.unpacking > 0 or any(session.receiving for session in self.sessions)
 
     def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
         """Calls `listener` with everything that is committed from now on; returns the way to stop it."""
@@ -86,7 +87,10 @@ class Exchange:
 
         Raises RemoteProtocolError for a bad signature; then nothing of the batch is kept.
         """
-        proven = await _prove(runs)
+        return await self.commit(space, await _prove(runs), source)
+
+    async def commit(self, space: Space, proven: Sequence[Run], source: Member | None = None) -> list[Outcome]:
+        """The same for runs whose signatures were checked."""
         outcomes = await self.store.commit_runs(space.no, proven, space)
         members_changed = forked = False
         for outcome in outcomes:

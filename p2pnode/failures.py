@@ -43,3 +43,10 @@ def refused(field: str, reason: str, limit: int | str | None) -> CommandError:
     keys = (f"refused.{field}.{reason}", f"refused.{reason}", "refused.other")
     key = next(key for key in keys if key in TABLE)
     return CommandError(Exit.REFUSED, key, field=field.replace("_", "-"), reason=reason, limit=limit)
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What a nursery's group of one is about."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -9,7 +9,7 @@ what it is made of: events wait in a short channel, so a slow store stops the re
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
@@ -54,12 +54,13 @@ class Conversation(Protocol):
         """Puts one more piece into the connection; False when there is nothing to send now."""
 
 
-class Link:
+S = TypeVar("S", bound=Spoken)
+
+
+class Link(Generic[S]):
     """Pumps until one side ends it; `reason` then says why, in one stable word. It is not read before `begin`."""
 
-    def __init__(
-        self, stream: trio.abc.Stream, connection: Spoken, limits: Limits, *, begin: float = float("-inf")
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, connection: S, limits: Limits, *, begin: float = float("-inf")) -> None:
         self.connection = connection
         self.reason = "open"
         self._stream = stream

@@ -5,33 +5,30 @@ what it has to tell upwards it tells through the callbacks that are handed in he
 """
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import trio
 
-from p2pnode import events
+from p2pnode import events, welcome
 from p2pnode.ambient import Ambient
-from p2pnode.author import Author, sign_run
+from p2pnode.author import Author, first_entry
+from p2pnode.calling import RelayAt
 from p2pnode.config import Settings
 from p2pnode.discovery import Lan
 from p2pnode.exchange import Exchange, News
-from p2pnode.failures import CommandError, Exit
-from p2pnode.joining import Guest
-from p2pnode.link import Link
 from p2pnode.listening import Listening
+from p2pnode.newcomer import Newcomer
+from p2pnode.outposts import Outposts
+from p2pnode.socks import Dialler
 from p2pnode.space import Space
 from p2pnode.store import SpaceRow, Store, StoreError
-from p2pnode.sync import Sync, connect
-from protocol import invite, keys, statement
-from protocol.entry import Kind, LogClass, LogIdentity, time_units
-from protocol.handshake import LocalEnd
+from p2pnode.sync import Sync
+from protocol import invite, statement
+from protocol.entry import Kind, LogClass
 from protocol.invite import Invitation
-from protocol.limits import LOG_ID_SIZE, PAYLOAD_SALT_SIZE, Limits
-from protocol.log import Run, rebuild
-from protocol.mask import Mode, SessionSecret
-from protocol.noise import KeyPair
-from protocol.statement import Claim, Founding, Role
+from protocol.limits import PAYLOAD_SALT_SIZE, Limits
+from protocol.statement import Founding, Role
 
 LAN_ADDRESS_SECONDS = 3600  # an address that the LAN told is dialled for this long
 BURST_ENTRIES_MAX = 50_000  # listed in two seconds
@@ -40,8 +37,6 @@ LULL_SECONDS = 0.25
 IDLE_MEMORY_SECONDS = 5.0  # quiet for this long after a burst: memory goes back to the system
 GOODBYE_SECONDS = 1.0
 STORE_RETRY_SECONDS = 5.0  # a full disk: until somebody has made room
-JOIN_RETRY_SECONDS = 1.0
-REFUSALS_MAX = 2  # a claim that was not taken: once may be a cut line, twice is somebody who was faster
 
 
 class Node:
@@ -63,7 +58,10 @@ class Node:
         self.spaces: dict[bytes, Space] = {space.id: space for space in spaces}
         self.exchange = Exchange(store, limits, on_members=self._members_changed)
         self.author = Author(store, ambient)
-        self.sync = Sync(self.exchange, self.spaces, ambient, limits, nursery)
+        self.dialler = Dialler(settings.proxy, ambient.entropy)
+        self.sync = Sync(self.exchange, self.spaces, self.dialler, ambient, limits, nursery)
+        self.outposts = Outposts(self.exchange, self.sync, self.dialler, ambient, settings.profile, nursery)
+        self.newcomer = Newcomer(self.exchange, self.sync, self.outposts, self.dialler, ambient, limits, self.enter)
         self.listening = Listening(settings.listen, self.sync.receive, nursery)
         self.lan = Lan(
             settings.lan,
@@ -75,7 +73,7 @@ class Node:
         self._nursery = nursery
         self._to_index = trio.Event()
         self._grants_due: set[bytes] = set()
-        self._members_moved = trio.Event()
+        self._to_grant = trio.Event()
         self.exchange.listen(self._index_later)
 
     def _lan_port(self) -> int:
@@ -89,28 +87,27 @@ class Node:
         entropy = self.ambient.entropy
         secret, seed, static = entropy(32), entropy(32), entropy(32)
         names = statement.tidy_name(name), statement.tidy_name(pen_name, "pen")
-        run = self._first_entry(None, seed, Founding(*names, statement.epoch_hash(secret)))
+        run = first_entry(None, seed, Founding(*names, statement.epoch_hash(secret)), self.ambient)
         id = run.ids[0]
         row = await self.store.add_space(
             id, epochs=(secret,), static_secret=static, author_seed=seed, founding=replace(run, space=id)
         )
-        return await self._enter(row)
+        return await self.enter(row)
 
-    async def _enter(self, row: SpaceRow) -> Space:
+    async def enter(self, row: SpaceRow) -> Space:
+        """A space that is in the store from now on."""
         space = await Space.load(self.store, row, self.ambient)
         self.spaces[space.id] = space
+        self.outposts.start(space)
         return space
 
-    def _first_entry(self, space: bytes | None, seed: bytes, body: Founding | Claim) -> Run:
-        """A log of one entry: a founding, or the claim with which a newcomer begins."""
-        log = LogIdentity(space, keys.signer_public(seed), self.ambient.entropy(LOG_ID_SIZE), LogClass.MEMBERSHIP)
-        payload = statement.encode(body, self.ambient.entropy(PAYLOAD_SALT_SIZE))
-        now = time_units(self.ambient.now())
-        run = rebuild(space or b"", log, 1, None, [1], [now], [int(statement.kind_of(body))], [payload], {}, {}, {})
-        return sign_run(run, keys.signer_secret(seed))
+    async def invite(
+        self, space: Space, addresses: Sequence[invite.Address], seconds: int, role: Role, *, by_relay: bool = False
+    ) -> str:
+        """An invitation of one newcomer, as the string to hand over. It names the relays of the space.
 
-    async def invite(self, space: Space, addresses: Sequence[invite.Address], seconds: int, role: Role) -> str:
-        """An invitation of one newcomer, as the string to hand over."""
+        `by_relay` leaves a welcome at each of them. Raises CallFailed or RelayRefused when one does not take it.
+        """
         entropy = self.ambient.entropy
         seed, join_secret = entropy(32), entropy(32)
         expires = int(self.ambient.now()) + seconds
@@ -119,82 +116,13 @@ class Node:
             payload = statement.encode(body, entropy(PAYLOAD_SALT_SIZE))
             run = await self.author.publish(space, LogClass.MEMBERSHIP, [(int(Kind.INVITE), payload)])
         self.exchange.announce_run(space, run)
-        return invite.encode(Invitation(space.id, join_secret, seed, expires, tuple(addresses), ()))
-
-    async def join(self, invitation: Invitation, pen_name: str, told: Callable[[str], None]) -> Space:
-        """Claims an invitation at the first of its addresses that answers, and waits for the space's name.
-
-        `told` hears what is being waited for, as keys of sentences. Tries again until cancelled.
-        """
-        known = self.spaces.get(invitation.space)
-        if known is not None:
-            return await self._settle(known, invitation)
-        if self.ambient.now() >= invitation.expires_s:
-            raise CommandError(Exit.REFUSED, "join.expired")
-        if not invitation.addresses:
-            raise CommandError(Exit.REFUSED, "join.no_address")
-        seed, claim = await self._claim(invitation, statement.tidy_name(pen_name))
-        refusals = 0
-        while True:
-            told("join.dialling")
-            for address in invitation.addresses:
-                space, otherwise = await self._join_at((address.host, address.port), invitation, seed, claim)
-                if space is not None:
-                    told("join.waiting")
-                    return await self._settle(space, invitation)
-                refusals += otherwise == "join.refused"
-                if refusals == REFUSALS_MAX:
-                    raise CommandError(Exit.REFUSED, "join.taken")
-                told(otherwise)
-            await trio.sleep(JOIN_RETRY_SECONDS)
-
-    async def _settle(self, space: Space, invitation: Invitation) -> Space:
-        """Meets the space that let us in, until what admits us is here: then we can write, and have its name."""
-        for address in invitation.addresses:
-            await self.store.add_peer(space.no, address.host, address.port)
-            self.sync.know(space, (address.host, address.port), by_hand=True)
-        while not space.members.admitted(space.author):
-            await self._members_moved.wait()
-        founding = space.members.founding
-        if founding is None or founding.epoch_hash not in map(statement.epoch_hash, space.epochs):
-            raise CommandError(Exit.FAILED, "join.wrong_secret")
-        return space
-
-    async def _claim(self, invitation: Invitation, pen_name: str) -> tuple[bytes, Run]:
-        """The author and the claim of an invitation: the same again when a join is tried again."""
-        admission = keys.signer_public(invitation.admission_seed)
-        kept = self.store.joining(admission)
-        seed = kept if kept is not None else self.ambient.entropy(32)
-        author = keys.signer_public(seed)
-        body = statement.claim(invitation.space, author, invitation.admission_seed, pen_name)
-        run = self._first_entry(invitation.space, seed, body)
-        if kept is None:
-            await self.store.keep_joining(admission, seed)
-        return seed, run
-
-    async def _join_at(
-        self, address: tuple[str, int], invitation: Invitation, seed: bytes, claim: Run
-    ) -> tuple[Space | None, str]:
-        """The space, or what to tell instead."""
-        stream = await connect(address)
-        if stream is None:
-            return None, "join.unanswered"
-        static = self.ambient.entropy(32)
-        local = LocalEnd(KeyPair.from_secret(static), self.ambient.entropy(16))
-        secret = SessionSecret(invitation.space, Mode.JOIN, invitation.join_secret)
-        link = Link(stream, self.sync.initiate(secret, local, None), self.limits)
-        joined: list[Space] = []
-
-        async def welcome(epochs: Sequence[bytes]) -> None:
-            row = await self.store.add_space(
-                invitation.space, epochs=epochs, static_secret=static, author_seed=seed, founding=claim
-            )
-            joined.append(await self._enter(row))
-
-        await link.run(Guest(link.connection, claim, welcome, link.close))
-        if joined:
-            return joined[0], ""
-        return None, "join.silent" if link.connection.remote is None else "join.refused"
+        relays = self.outposts.of(space)[: invite.ADDRESSES_MAX]
+        for outpost in relays if by_relay else ():
+            at = RelayAt((outpost.row.host, outpost.row.port), outpost.row.key)
+            await welcome.leave(self.store, space, join_secret, seconds, at, self.dialler, self.ambient)
+            outpost.mailbox.hurry()
+        handed = tuple(outpost.address for outpost in relays)
+        return invite.encode(Invitation(space.id, join_secret, seed, expires, tuple(addresses), handed))
 
     # What follows from a commit
 
@@ -203,8 +131,8 @@ class Node:
 
     def _members_changed(self, space: Space) -> None:
         self._grants_due.add(space.id)
-        self._members_moved.set()
-        self._members_moved = trio.Event()
+        self._to_grant.set()
+        self.newcomer.members_changed()
 
     async def grant(self) -> None:
         """Grants claims on our invitations as they come in."""
@@ -213,7 +141,8 @@ class Node:
                 space = self.spaces.get(self._grants_due.pop())
                 if space is not None:
                     await self._grant_in(space)
-            await self._members_moved.wait()
+            await self._to_grant.wait()
+            self._to_grant = trio.Event()
 
     async def _grant_in(self, space: Space) -> None:
         try:
@@ -264,8 +193,9 @@ class Node:
                 self.sync.know(space, (found.host, found.port), by_hand=False, seconds=LAN_ADDRESS_SECONDS)
 
     def dial_known(self) -> None:
-        """Everything a person or an invitation ever told us to dial."""
+        """Everything a person or an invitation ever told us to dial, relays included."""
         for space in self.spaces.values():
+            self.outposts.start(space)
             for host, port in self.store.peers(space.no):
                 self.sync.know(space, (host, port), by_hand=True)
 

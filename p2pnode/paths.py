@@ -20,6 +20,8 @@ STORE = "store.db"
 LOG = "daemon.log"
 LOCK = "lock"
 SOCKET = "control.sock"
+RELAY = "relay"  # a relay's home inside a home: it has nothing to do with the node there
+SHELF = "shelf.db"
 
 SOCKET_PATH_MAX = 100  # bytes; the kernel's sockaddr_un ends at 104 or 108
 

@@ -29,11 +29,11 @@ class Register:
     """Who is connected: at most one session for each (space, remote static key)."""
 
     def __init__(self, exchange: Exchange) -> None:
-        self.sessions: dict[tuple[bytes, bytes], tuple[Session, Link]] = {}
+        self.sessions: dict[tuple[bytes, bytes], tuple[Session, Link[Connection]]] = {}
         self.moved = trio.Event()  # set, and replaced, whenever somebody comes or goes
         self._exchange = exchange
 
-    def enter(self, session: Session, link: Link) -> bool:
+    def enter(self, session: Session, link: Link[Connection]) -> bool:
         """Whether the session stays; the one that it replaces is dropped."""
         key = (session.space.id, session.remote.static)
         other = self.sessions.get(key)
@@ -87,11 +87,11 @@ class Reception:
         self._register = register
         self._spaces = spaces
         self._ambient = ambient
-        self._link: Link | None = None
+        self._link: Link[Connection] | None = None
         self._inner: Conversation | None = None
         self._digest: bytes | None = None
 
-    def attach(self, link: Link, digest: bytes | None = None) -> None:
+    def attach(self, link: Link[Connection], digest: bytes | None = None) -> None:
         """The link that this is the conversation of; as initiator, also the digest that its message 3 carries."""
         self._link = link
         self._digest = digest

@@ -5,6 +5,7 @@ of a membership log may be what admits its author, so it is judged together with
 """
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from p2pnode.ambient import Ambient
 from p2pnode.store import SpaceRow, Store
@@ -57,6 +58,14 @@ class Space:
         self._statements = {statement.id: statement for statement in statements}
         self._governed = True
         self._now(claims=True)
+
+    def copied(self) -> "Space":
+        """A space that knows what this one knows, and may learn by itself. Called in the writer's thread."""
+        twin = copy(self)
+        twin._statements = {**self._statements, **self._staged}
+        twin._staged = {}
+        twin._ever = set(self._ever)
+        return twin
 
     @property
     def name(self) -> str | None:

@@ -5,26 +5,25 @@ it answers; between tries the wait doubles from one second to five minutes, with
 step. An address whose node is connected already, by whatever way, is left alone.
 """
 
-from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from math import inf
 
 import trio
 
 from p2pnode import events
 from p2pnode.ambient import Ambient
+from p2pnode.door import Door
 from p2pnode.exchange import Exchange
 from p2pnode.link import Link
 from p2pnode.reception import Reception, Register
 from p2pnode.session import DIGEST_INTERVAL_SECONDS
+from p2pnode.socks import Dialler, Failure
 from p2pnode.space import Space
 from p2pnode.store import StoreError
 from protocol.connection import Connection
 from protocol.handshake import LocalEnd, RemoteEnd
-from protocol.limits import HANDSHAKE_SECONDS, Limits
+from protocol.limits import Limits
 from protocol.mask import SessionSecret
 
 BACKOFF_SECONDS_MIN = 1.0
@@ -53,19 +52,24 @@ class Sync:
     """The links of a node."""
 
     def __init__(
-        self, exchange: Exchange, spaces: Mapping[bytes, Space], ambient: Ambient, limits: Limits, nursery: trio.Nursery
+        self,
+        exchange: Exchange,
+        spaces: Mapping[bytes, Space],
+        dialler: Dialler,
+        ambient: Ambient,
+        limits: Limits,
+        nursery: trio.Nursery,
     ) -> None:
         self.register = Register(exchange)
         self.candidates: dict[tuple[bytes, tuple[str, int]], Candidate] = {}
         self._exchange = exchange
         self._spaces = spaces
+        self._dialler = dialler
         self._ambient = ambient
         self._limits = limits
         self._nursery = nursery
         self._changed = trio.Event()
-        self._strangers: dict[Link, str] = {}  # links without a finished handshake and their address, oldest first
-        self._last_turn = -inf
-        self._links = 0
+        self.door = Door(limits)
 
     # Dialling
 
@@ -136,20 +140,11 @@ class Sync:
 
         try:
             async with limiter:
-                stream = await connect(candidate.address)
-            if stream is None:
-                candidate.failure = "unreachable"
+                stream = await self._dialler.open(candidate.address, circuit=candidate.space.id)
+            if isinstance(stream, Failure):
+                candidate.failure = stream
                 return
-            reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
-            try:
-                digest = await self._exchange.store.digest(candidate.space.no)
-            except StoreError:
-                await trio.aclose_forcefully(stream)
-                raise
-            link = Link(stream, self.initiate(candidate.space.secret, candidate.space.local, digest), self._limits)
-            reception.attach(link, digest)
-            await self._run(link, reception, side="initiator")
-            candidate.failure = link.reason
+            candidate.failure = await self.lead(stream, candidate.space, met)
         except StoreError as error:
             _note(error)
             candidate.failure = "store"
@@ -158,6 +153,27 @@ class Sync:
             candidate.next_try = trio.current_time() + candidate.backoff * (0.5 + self._ambient.random())
             candidate.backoff = min(candidate.backoff * 2, BACKOFF_SECONDS_MAX)
             self._changed.set()
+
+    async def lead(self, stream: trio.abc.Stream, space: Space, met: Callable[[RemoteEnd], None]) -> str:
+        """Opens a session over a stream and serves it to its end; why it ended. Raises StoreError."""
+        reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
+        try:
+            digest = await self._exchange.store.digest(space.no)
+        except StoreError:
+            await trio.aclose_forcefully(stream)
+            raise
+        link = Link(stream, self.initiate(space.secret, space.local, digest), self._limits)
+        reception.attach(link, digest)
+        await self._run(link, reception, side="initiator")
+        return link.reason
+
+    async def follow(self, stream: trio.abc.Stream, space: Space) -> str:
+        """Answers whoever leads at a meeting point, in this one space; why it ended."""
+        reception = Reception(self._exchange, self.register, self._spaces, self._ambient, lambda _: None)
+        link = Link(stream, self._respond([space.secret]), self._limits)
+        reception.attach(link)
+        await self._run(link, reception, side="responder")
+        return link.reason
 
     def initiate(self, secret: SessionSecret, local: LocalEnd, digest: bytes | None) -> Connection:
         """A connection of ours under this secret."""
@@ -175,10 +191,10 @@ class Sync:
 
     async def receive(self, stream: trio.SocketStream) -> None:
         """Serves one incoming stream to its end."""
-        link: Link
+        link: Link[Connection]
 
         def met(_: RemoteEnd) -> None:
-            self._strangers.pop(link, None)
+            self.door.met(link)
 
         reception = Reception(self._exchange, self.register, self._spaces, self._ambient, met)
         try:
@@ -189,63 +205,40 @@ class Sync:
         except StoreError as error:
             _note(error)
             return await trio.aclose_forcefully(stream)
-        if not self._admit(address):
+        if not self.door.admits(address):
             return await trio.aclose_forcefully(stream)
-        connection = Connection.respond(
+        link = Link(stream, self._respond(secrets), self._limits, begin=self.door.turn())
+        reception.attach(link)
+        self.door.enter(link, address)
+        try:
+            await self._run(link, reception, side="responder")
+        finally:
+            self.door.met(link)
+        return None
+
+    def _respond(self, secrets: Sequence[SessionSecret]) -> Connection:
+        return Connection.respond(
             secrets,
             entropy=self._ambient.entropy,
             now=trio.current_time(),
             wall=self._ambient.now(),
             limits=self._limits,
         )
-        link = Link(stream, connection, self._limits, begin=self._turn())
-        reception.attach(link)
-        self._strangers[link] = address
-        try:
-            await self._run(link, reception, side="responder")
-        finally:
-            self._strangers.pop(link, None)
-        return None
 
-    async def _run(self, link: Link, reception: Reception, *, side: str) -> None:
+    async def _run(self, link: Link[Connection], reception: Reception, *, side: str) -> None:
         """One link from its first byte to its last. A store that cannot take more ends it, and nothing else."""
-        self._links += 1
+        self.door.inside += 1
         try:
             await link.run(reception)
         except* StoreError as group:
             link.reason = "store"
             _note(group.exceptions[0])
         finally:
-            self._links -= 1
+            self.door.inside -= 1
             reception.over()
             self._changed.set()  # its node may be one to dial now
             events.log("link.closed", reason=link.reason, side=side)
 
-    def _admit(self, address: str) -> bool:
-        """Makes room for one more stranger, the oldest first; False when its own address has too many."""
-        crowd = Counter(self._strangers.values())[address]
-        if crowd >= self._limits.strangers_per_address_max and not ip_address(address.split("%")[0]).is_loopback:
-            return False
-        if len(self._strangers) >= self._limits.strangers_max:
-            oldest = next(iter(self._strangers))
-            del self._strangers[oldest]
-            oldest.drop("crowded")
-        return self._links < self._limits.sessions_max
-
-    def _turn(self) -> float:
-        """When the next first message may be tried: so many a second. Who comes with a crowd waits, and is heard."""
-        rate, now = self._limits.handshakes_per_second, trio.current_time()
-        latest = now + self._limits.strangers_max / rate  # more than these are never waiting
-        self._last_turn = max(now - 1, min(self._last_turn + 1 / rate, latest))
-        return self._last_turn
-
 
 def _note(error: Exception) -> None:
     events.log("store.failed", error=type(error).__name__)
-
-
-async def connect(address: tuple[str, int]) -> trio.SocketStream | None:
-    """A TCP stream to an address, None when nobody answers there in time."""
-    with trio.move_on_after(HANDSHAKE_SECONDS), suppress(OSError):
-        return await trio.open_tcp_stream(*address)
-    return None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Verbs = Mapping[str, tuple[Callable[[Parser], None], Callable[[Namespace], int]]]
 
-# noun -> (module, verbs); in the order in which the help tells them
+# noun -> (module, verbs); in the order in which the help tells them. An empty verb: the noun also stands by itself
 NOUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "demo": ("demo", ()),
     "init": ("init", ()),
@@ -37,7 +37,9 @@ NOUNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "search": ("report", ()),
     "watch": ("watch", ()),
     "peer": ("peer", ("add", "list")),
-    "sync": ("sync", ()),
+    "sync": ("sync", ("", "explain")),
+    "bundle": ("bundle", ("export", "import")),
+    "relay": ("relay", ("run", "add", "list", "remove")),
     "log": ("log", ("check",)),
     "service": ("service", ("install",)),
     "wipe": ("wipe", ()),
@@ -76,14 +78,15 @@ def _command(words: list[str], before: list[str]) -> int:
     if verbs:
         if words and words[0] in ("-h", "--help"):
             return _help({noun: NOUNS[noun]})
-        if not words or words[0] not in verbs:
+        if words and words[0] in verbs:
+            verb = words.pop(0)
+        elif "" not in verbs:
             raise CommandError(Exit.WRONG_USE, "usage.verb", noun=noun, verbs=" | ".join(verbs))
-        verb = words.pop(0)
     from p2pnode.arguments import Parser
 
     table: Verbs = import_module(f"p2pnode.commands.{module}").VERBS
     declare, act = table[verb]
-    parser = Parser(f"{noun} {verb}" if verbs else noun)
+    parser = Parser(noun if verb == noun else f"{noun} {verb}")
     declare(parser)
     return act(parser.parse([*before, *words]))
 

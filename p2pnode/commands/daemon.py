@@ -30,6 +30,7 @@ def declare_run(parser: Parser) -> None:
     """Options of `run`; `start` has the same and hands them on."""
     parser.option("--listen", metavar="HOST:PORT", action="append")
     parser.option("--lan", choices=("off", "listen", "announce"))
+    parser.option("--proxy", metavar="HOST:PORT|off")
     parser.option("--passphrase-file", metavar="F|-")
 
 
@@ -54,6 +55,8 @@ def start(args: Namespace) -> int:
     """Make a process of `run`, give it the passphrase through a pipe, wait until it answers."""
     home = arguments.home(args)
     if homelock.holder(home) is not None:
+        if args.proxy is not None:  # nobody believes in a proxy that is not in use
+            raise CommandError(Exit.FAILED, "start.otherwise")
         display.talk(say("start.already"))
         return Exit.DONE
     hardening.harden()
@@ -85,7 +88,8 @@ def stop(args: Namespace) -> int:
 def _prepared(args: Namespace, home: str) -> tuple[Settings, int]:
     from p2pnode import config
 
-    settings = config.resolve(home, paths.socket_of(home, os.environ), listen=args.listen, lan=args.lan)
+    socket = paths.socket_of(home, os.environ)
+    settings = config.resolve(home, socket, listen=args.listen, lan=args.lan, proxy=args.proxy)
     found = os.stat(home)
     if found.st_uid != os.geteuid():
         raise CommandError(Exit.FAILED, "home.foreign", home=home)
@@ -105,13 +109,13 @@ def _serve(args: Namespace, settings: Settings) -> int:
     try:
         trio.run(partial(daemon.run, settings, master_key, ready=partial(_ready, args.detached)))
     except BaseExceptionGroup as group:
-        raise _told(group) from None
+        raise told_of(group) from None
     return Exit.DONE
 
 
 def _ready(detached: bool) -> None:
     """Say that clients are answered: to systemd, to `start`, or to whoever sits here."""
-    _notify_systemd()
+    notify_systemd()
     if not detached:
         display.talk(say("run.ready"))
         return
@@ -122,7 +126,7 @@ def _ready(detached: bool) -> None:
     os.close(nowhere)
 
 
-def _notify_systemd() -> None:
+def notify_systemd() -> None:
     """The sd_notify protocol: one datagram."""
     where = os.environ.get("NOTIFY_SOCKET", "")
     if where[:1] in ("/", "@"):
@@ -132,7 +136,7 @@ def _notify_systemd() -> None:
             notifier.sendto(b"READY=1", where.replace("@", "\0", 1) if where[0] == "@" else where)
 
 
-def _told(error: BaseExceptionGroup[BaseException]) -> BaseException:
+def told_of(error: BaseExceptionGroup[BaseException]) -> BaseException:
     """What to tell a person of a nursery's group: its first error that is no bug; a bug stays what it is."""
     told, bugs = error.split((CommandError, KeyboardInterrupt, OSError))
     return error if bugs is not None or told is None else _first(told)
@@ -146,6 +150,7 @@ def _run_command(args: Namespace, home: str) -> list[str]:
     command = [sys.executable, "-m", "p2pnode", "run", "--detached", "--json", f"--home={home}"]
     command += [f"--listen={address}" for address in args.listen or ()]
     command += [f"--lan={args.lan}"] if args.lan else []
+    command += [f"--proxy={args.proxy}"] if args.proxy else []
     return [*command, "--passphrase-file=-"]
 
 

@@ -24,12 +24,14 @@ def declare_create(parser: Parser) -> None:
     parser.option("--space", metavar="S")
     parser.option("--address", metavar="HOST:PORT", action="append")
     parser.option("--expires", metavar="D")
+    parser.option("--by-relay", action="store_true")
 
 
 def create(args: Namespace) -> int:
     """One line on stdout, to be handed over; on a terminal also as a QR code."""
     with client.Daemon(arguments.home(args)) as daemon:
-        told = daemon.call("invite.create", arguments.params(args, "space", "address", "expires"))
+        params = arguments.params(args, "space", "address", "expires", "by_relay")
+        told = daemon.call("invite.create", params, seconds=None)  # a relay may be slow
     display.result(args.json, told, [display.clean(told["invite"])])
     if not args.json and sys.stdout.isatty():
         _draw(told["invite"])
@@ -42,6 +44,7 @@ def declare_join(parser: Parser) -> None:
     parser.option("invite", metavar="INVITE|-", nargs="?")
     parser.option("--name", metavar="PEN")
     parser.option("--timeout", metavar="S", type=float)
+    parser.option("--by-relay", action="store_true")
 
 
 def join(args: Namespace) -> int:
@@ -54,7 +57,8 @@ def join(args: Namespace) -> int:
         args.invite = asking.whole_input()
     args.invite = "".join(args.invite.split())  # a line that a messenger broke
     with client.Daemon(arguments.home(args)) as daemon:
-        told = daemon.call("join", arguments.params(args, "invite", "name", "timeout"), told=_progress, seconds=None)
+        params = arguments.params(args, "invite", "name", "timeout", "by_relay")
+        told = daemon.call("join", params, told=_progress, seconds=None)
     display.result(args.json, told, [say("join.done", name=display.quoted(told["name"] or ""), id=told["id"][:8])])
     return Exit.DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2pnode import arguments, client, display
+from p2pnode.commands.relay import word
 from p2pnode.failures import Exit
 from p2pnode.sentences import say
 
@@ -34,13 +35,14 @@ def _lines(told: Any) -> list[str]:
         (say("status.version"), node["version"]),
         (say("status.listen"), ", ".join(map(display.clean, node["listen"])) or say("status.nowhere")),
         (say("status.lan"), node["lan"]),
+        (say("status.proxy"), node["proxy"] or say("status.direct")),
         (say("status.peers"), say("status.connected", count=told["peers"])),
     ]
     wide = max(display.width(name) for name, _ in facts)
     lines = [f"{name.ljust(wide)}  {display.clean(value)}" for name, value in facts]
     if not told["spaces"]:
         return [*lines, "", say("status.spaceless")]
-    return [*lines, "", *space_table(told["spaces"])]
+    return [*lines, "", *space_table(told["spaces"]), "", *path_table(told["paths"])]
 
 
 def space_table(spaces: list[Any]) -> list[str]:
@@ -60,6 +62,33 @@ def space_table(spaces: list[Any]) -> list[str]:
         for space in spaces
     ]
     return display.table(heads, rows, display.page_columns(), right="lrrrrrll")
+
+
+def path_table(paths: list[Any]) -> list[str]:
+    """Every way in and out, one a row: what it does, or why it does nothing."""
+    rows = [
+        [
+            say(f"path.{path['kind']}"),
+            _state(path),
+            (path.get("seen") or "-")[:16],
+            f"{path['waiting']:,}" if path.get("waiting") else "-",
+            display.clean(path.get("address", "")),
+        ]
+        for path in paths
+    ]
+    return display.table(say("path.heads").split("|"), rows, display.page_columns(), right="lllr")
+
+
+def _state(path: Any) -> str:
+    match path["kind"]:
+        case "relay":
+            told = [word("relay", path["state"])]
+            told += [word("refusal", path["refusal"])] if path["refusal"] else []
+            return ", ".join(told + [word("warning", slug) for slug in path["warnings"]])
+        case "peer":
+            return word("peer", path["state"])
+        case _:
+            return word("path", path["state"])
 
 
 VERBS = {"status": (declare, status)}

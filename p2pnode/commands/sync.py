@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from p2pnode import arguments, client, display
+from p2pnode.commands.relay import word
 from p2pnode.failures import Exit
 from p2pnode.sentences import say
 
@@ -29,8 +30,37 @@ def sync(args: Namespace) -> int:
 
         told = daemon.call("sync", arguments.params(args, "wait", "timeout"), told=told_on_the_way, seconds=None)
     key = "sync.done" if args.wait else "sync.begun"
-    display.result(args.json, told, [say(key, peers=told["peers"], equal=told["equal"], received=told["received"])])
+    lines = [say(key, peers=told["peers"], equal=told["equal"], received=told["received"])]
+    if told["relays"] and args.wait:
+        lines.append(say("sync.relays", equal=told["relays_equal"], relays=told["relays"]))
+    display.result(args.json, told, lines)
     return Exit.DONE
 
 
-VERBS = {"sync": (declare, sync)}
+def declare_explain(parser: Parser) -> None:
+    """Options of `sync explain`."""
+    parser.option("id", metavar="ID", nargs="?")
+    parser.option("--space", metavar="S")
+
+
+def explain(args: Namespace) -> int:
+    """What is known, as sentences with something to do about each."""
+    with client.Daemon(arguments.home(args)) as daemon:
+        told = daemon.call("sync.explain", arguments.params(args, "id", "space"))
+    lines = [say("explain.here")] if told["here"] else []
+    lines.append(say("explain.peers", equal=told["peers_equal"], peers=told["peers"]))
+    if told["here"] and told["relays"]:
+        lines.append(say("explain.relays", holding=told["relays_holding"], relays=told["relays"]))
+    lines += [_sentence(reason) for reason in told["reasons"]] or [say("explain.well")]
+    display.result(args.json, told, lines)
+    return Exit.DONE
+
+
+def _sentence(reason: Any) -> str:
+    fields = {name: display.clean(value) for name, value in reason["fields"].items()}
+    if "why" in fields:
+        fields["why"] = word("relay", fields["why"])
+    return say(reason["key"], **fields)
+
+
+VERBS = {"sync": (declare, sync), "explain": (declare_explain, explain)}

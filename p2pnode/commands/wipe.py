@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from p2pnode.arguments import Parser
 
 KILL_SECONDS = 1.0
-KEYS = (paths.KEY, paths.KEY + ".new")
+KEYS = tuple(os.path.join(place, paths.KEY + fresh) for place in ("", paths.RELAY) for fresh in ("", ".new"))
 REST = (
+    *(os.path.join(paths.RELAY, paths.SHELF + fresh + end) for fresh in ("", ".new") for end in ("", "-wal", "-shm")),
+    *(os.path.join(paths.RELAY, name) for name in (paths.LOG, paths.LOG + ".1", paths.LOCK)),
     *(paths.STORE + fresh + suffix for fresh in ("", ".new") for suffix in ("", "-wal", "-shm", "-journal")),
     paths.SETTINGS,
     paths.SETTINGS + ".new",
@@ -50,11 +52,15 @@ def wipe(args: Namespace) -> int:
     for name in KEYS:
         _shred(os.path.join(home, name))
     _flush(home)
-    ended = homelock.end_holder(home, signal.SIGKILL, patience_seconds=KILL_SECONDS)
+    relay = os.path.join(home, paths.RELAY)
+    relay_ended = homelock.end_holder(relay, signal.SIGKILL, patience_seconds=KILL_SECONDS)
+    ended = homelock.end_holder(home, signal.SIGKILL, patience_seconds=KILL_SECONDS) and relay_ended
     socket = paths.socket_of(home, os.environ)
     for path in (*(os.path.join(home, name) for name in REST), socket, os.path.join(home, paths.LOCK)):
         with suppress(FileNotFoundError):
             os.unlink(path)
+    with suppress(OSError):
+        os.rmdir(relay)
     left = len(os.listdir(home))
     if left == 0:
         with suppress(OSError):  # the home may be a mount point, or our working directory

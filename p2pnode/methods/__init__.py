@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from p2pnode.complaint import understood
 from p2pnode.control import Handler, Stream
-from p2pnode.methods import daemon, peers, reports, spaces
+from p2pnode.methods import bundles, daemon, peers, relays, reports, spaces
 
 if TYPE_CHECKING:
     from p2pnode.node import Node
@@ -23,7 +23,15 @@ def of(node: Node) -> tuple[Mapping[str, Handler], Mapping[str, Stream]]:
     """The calls and the streaming calls of a node."""
     calls: dict[str, Handler] = {}
     streams: dict[str, Stream] = {}
-    for noun in (daemon.Daemon(node), spaces.Spaces(node), reports.Reports(node), peers.Peers(node)):
+    nouns = (
+        daemon.Daemon(node),
+        spaces.Spaces(node),
+        reports.Reports(node),
+        peers.Peers(node),
+        relays.Relays(node),
+        bundles.Bundles(node),
+    )
+    for noun in nouns:
         calls |= {name: _explained(call) for name, call in noun.calls.items()}
         streams |= {name: _explained(stream) for name, stream in noun.streams.items()}
     return calls, streams

@@ -6,6 +6,7 @@ Every refusal is InputRefused and names the option, as if it had been typed.
 from collections.abc import Mapping
 from typing import Any
 
+from p2pnode.control import Descriptor
 from p2pnode.failures import CommandError, Exit
 from p2pnode.space import Space
 from protocol.errors import InputRefused
@@ -62,6 +63,15 @@ class Asked:
         if type(value) is not list:
             raise InputRefused(name, "not-a-list")
         return value
+
+    def file(self, name: str) -> int:
+        """The descriptor of the open file that came with the call."""
+        value = self._left.pop(name, None)
+        if value is None:
+            raise InputRefused(name, "missing")
+        if type(value) is not Descriptor:
+            raise InputRefused(name, "not-a-file")
+        return value.number
 
     def rest(self) -> dict[str, object]:
         """Everything not taken yet."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from p2pnode._version import __version__
 from p2pnode.control import Handler, Send, Stream
 from p2pnode.methods.asked import Asked
+from p2pnode.methods.paths import paths_json
 from p2pnode.space import Space
 
 if TYPE_CHECKING:
@@ -30,9 +31,11 @@ class Daemon:
                 "version": __version__,
                 "listen": [str(address) for address in node.listening.addresses],
                 "lan": node.settings.lan,
+                "proxy": str(node.settings.proxy) if node.settings.proxy is not None else None,
             },
             "spaces": [await space_json(node, space) for space in node.spaces.values()],
             "peers": len(node.sync.register.sessions),
+            "paths": paths_json(node),
         }
 
     async def stop(self, params: dict[str, object]) -> object:

@@ -9,7 +9,8 @@ import trio
 
 from p2pnode.control import Handler, Send, Stream
 from p2pnode.failures import CommandError, Exit
-from p2pnode.methods.asked import Asked, space_of
+from p2pnode.methods.asked import Asked, id_prefix, space_of
+from p2pnode.methods.paths import Reason, holders, peer_json, reasons
 from p2pnode.session import Session
 from p2pnode.sync import Candidate
 from protocol import invite
@@ -29,7 +30,11 @@ class Peers:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.calls: Mapping[str, Handler] = {"peer.add": self.add, "peer.list": self.list_peers}
+        self.calls: Mapping[str, Handler] = {
+            "peer.add": self.add,
+            "peer.list": self.list_peers,
+            "sync.explain": self.explain,
+        }
         self.streams: Mapping[str, Stream] = {"sync": self.sync}
 
     async def add(self, params: dict[str, object]) -> object:
@@ -60,14 +65,7 @@ class Peers:
         return [*map(self._peer_json, known), *incoming]
 
     def _peer_json(self, candidate: Candidate) -> dict[str, Any]:
-        connected = self._node.sync.connected(candidate)
-        return {
-            "address": str(invite.Address(*candidate.address)),
-            "state": "connected" if connected else candidate.failure or "waiting",
-            "origin": "hand" if candidate.by_hand else "lan",
-            "seen": None if candidate.seen is None else rfc3339(int(candidate.seen)),
-            "space": candidate.space.id.hex(),
-        }
+        return {**peer_json(self._node, candidate), "origin": "hand" if candidate.by_hand else "lan"}
 
     async def sync(self, params: dict[str, object], send: Send) -> object:
         asked = Asked(params)
@@ -76,31 +74,61 @@ class Peers:
         node = self._node
         node.lan.announce_for(ANNOUNCE_SECONDS)
         node.sync.hurry()
+        node.outposts.hurry()
         before = sum(node.store.counters(space.no).entries for space in node.spaces.values())
         if not wait:
             await node.sync.compare_all()
             return self._outcome(before)
         with trio.move_on_after(seconds):
-            with trio.move_on_after(MEET_SECONDS):
-                while not node.sync.register.sessions:
-                    await node.sync.register.moved.wait()
-            waiting = [session for session, _ in node.sync.register.sessions.values()]
-            for session in waiting:
-                session.in_sync = trio.Event()
-            await node.sync.compare_all()
-            while self._unsettled(waiting):
-                with trio.move_on_after(LOOK_SECONDS):
-                    await waiting[0].in_sync.wait()
-                    waiting = self._unsettled(waiting)
-                told = [session for session, _ in node.sync.register.sessions.values()]
-                send(
-                    {
-                        "done": sum(session.received_entries for session in told),
-                        "total": sum(max(session.announced_entries, session.received_entries) for session in told),
-                    }
-                )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.outposts.passed)
+                nursery.start_soon(self._settle, send)
             return self._outcome(before)
         raise CommandError(Exit.TIMED_OUT, "sync.timeout")
+
+    async def _settle(self, send: Send) -> None:
+        """Until every peer that is connected, or comes in a moment, has said that it holds what we hold."""
+        node = self._node
+        with trio.move_on_after(MEET_SECONDS):
+            while not node.sync.register.sessions:
+                await node.sync.register.moved.wait()
+        waiting = [session for session, _ in node.sync.register.sessions.values()]
+        for session in waiting:
+            session.in_sync = trio.Event()
+        await node.sync.compare_all()
+        while self._unsettled(waiting):
+            with trio.move_on_after(LOOK_SECONDS):
+                await waiting[0].in_sync.wait()
+                waiting = self._unsettled(waiting)
+            told = [session for session, _ in node.sync.register.sessions.values()]
+            send(
+                {
+                    "done": sum(session.received_entries for session in told),
+                    "total": sum(max(session.announced_entries, session.received_entries) for session in told),
+                }
+            )
+
+    async def explain(self, params: dict[str, object]) -> object:
+        """Who has a report, why it may not be here, and what would help; without an id: the same of everything."""
+        asked = Asked(params)
+        wanted = asked.maybe("id")
+        prefix = None if wanted is None else id_prefix(wanted)
+        space = space_of(self._node.spaces, asked)
+        asked.done()
+        node = self._node
+        found = [] if prefix is None else await node.store.find(prefix)
+        here = [listed for listed in found if listed.space == space.id]
+        if len(here) > 1:
+            raise CommandError(Exit.NOT_FOUND, "report.ambiguous")
+        id = here[0].id if here else None
+        told = [Reason("explain.unknown")] if prefix is not None and id is None else []
+        told += reasons(node, space)
+        return {
+            "id": None if id is None else id.hex(),
+            "here": bool(here) if prefix is not None else None,
+            **holders(node, space, id),
+            "reasons": [reason.as_json() for reason in told],
+        }
 
     def _unsettled(self, sessions: list[Session]) -> list[Session]:
         """Those still connected that have not said yet that they hold what we hold."""
@@ -111,8 +139,11 @@ class Peers:
         node = self._node
         sessions = [session for session, _ in node.sync.register.sessions.values()]
         after = sum(node.store.counters(space.no).entries for space in node.spaces.values())
+        outposts = node.outposts.all()
         return {
             "peers": len(sessions),
             "equal": sum(session.in_sync.is_set() for session in sessions),
             "received": after - before,
+            "relays": len(outposts),
+            "relays_equal": sum(outpost.mailbox.told.settled for outpost in outposts),
         }

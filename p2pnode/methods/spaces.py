@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from p2pnode.calling import CallFailed, RelayRefused
 from p2pnode.control import Handler, Send, Stream
 from p2pnode.failures import CommandError, Exit
 from p2pnode.methods.asked import Asked, space_of
 from p2pnode.methods.daemon import space_json
+from p2pnode.methods.paths import why
 from p2pnode.sentences import say
 from protocol import invite
 from protocol.errors import InputRefused
@@ -53,26 +55,42 @@ class Spaces:
         space = space_of(self._node.spaces, asked)
         given = [invite.parse_address(text) for text in asked.list("address") if type(text) is str]
         seconds = parse_duration(asked.text("expires", INVITE_EXPIRES), "expires")
+        by_relay = asked.flag("by_relay")
         asked.done()
+        relays = self._node.outposts.of(space)
+        if by_relay and not relays:
+            raise CommandError(Exit.FAILED, "invite.no_relay")
         # a scope means nothing on another machine
         listening = [address for address in self._node.listening.addresses if "%" not in address.host]
-        addresses = given or listening
-        if not addresses:
-            raise CommandError(Exit.FAILED, "invite.no_address")
+        behind_proxy = self._node.settings.proxy is not None  # then listening is only for an onion service beside us
+        addresses = given or ([] if behind_proxy else listening)
+        if not addresses and not by_relay:
+            raise CommandError(Exit.FAILED, "invite.behind_proxy" if behind_proxy else "invite.no_address")
         if len(addresses) > invite.ADDRESSES_MAX:
             raise InputRefused("address", "too-many", invite.ADDRESSES_MAX)
         if not space.members.is_curator(space.author):
             raise CommandError(Exit.REFUSED, "invite.not_allowed")
-        return {"invite": await self._node.invite(space, addresses, seconds, Role.WRITER)}
+        try:
+            text = await self._node.invite(space, addresses, seconds, Role.WRITER, by_relay=by_relay)
+        except (CallFailed, RelayRefused) as error:
+            raise CommandError(Exit.FAILED, "invite.relay_failed", reason=why(error)) from error
+        return {"invite": text}
 
     async def join(self, params: dict[str, object], send: Send) -> object:
         asked = Asked(params)
         invitation = invite.decode(asked.text("invite"))
         pen = asked.text("name", random_pen_name())
         seconds = asked.number("timeout", JOIN_SECONDS)
+        by_relay = asked.flag("by_relay")
         asked.done()
         with trio.move_on_after(seconds):
-            space = await self._node.join(invitation, pen, lambda key: send({"key": key, "fields": {}}))
+            space = await self._node.newcomer.join(
+                self._node.spaces.get(invitation.space),
+                invitation,
+                pen,
+                lambda key: send({"key": key, "fields": {}}),
+                by_relay=by_relay,
+            )
             return {"id": space.id.hex(), "name": space.name}
         raise CommandError(Exit.TIMED_OUT, "join.timeout")
 

@@ -1,9 +1,11 @@
 """English. Calm, short, and telling what to do next."""
 
 from p2pnode.sentences.en_help import HELP
+from p2pnode.sentences.en_paths import PATHS
 
 TABLE: dict[str, str] = {
     **HELP,
+    **PATHS,
     # wrong use
     "usage.wrong": "{detail}. See `{command} --help`.",
     "usage.unknown": "there is no command {word}. See `p2pnode --help`.",
@@ -39,6 +41,9 @@ TABLE: dict[str, str] = {
     "refused.address.malformed": "the address is not HOST:PORT, with an IPv6 address in [brackets].",
     "refused.address.port": "the port is not between 1 and {limit}.",
     "refused.address.unspecified": "nobody can be reached at this address: name one of a machine.",
+    "refused.relay.malformed": "a relay is written HOST:PORT/KEY, as `p2pnode relay run` prints it.",
+    "refused.relay.key": "the key of the relay is not whole: copy all of the line that `p2pnode relay run` prints.",
+    "refused.not-a-file": "--{field} is not an open file.",
     "refused.invite.truncated": "the end of the invitation is missing: copy all of it.",
     "refused.invite.too-long": "there is more than one invitation here: copy just one.",
     "refused.invite.characters": "this is not an invitation.",
@@ -87,6 +92,10 @@ TABLE: dict[str, str] = {
     "settings.unknown": "{path}: nobody knows the setting {name}.",
     "settings.refused": "{path}: the setting {name} is missing or wrong.",
     "address.malformed": "the address is not HOST:PORT, with an IPv6 address in [brackets].",
+    "proxy.malformed": "the proxy is not an IP address and a port, as in 127.0.0.1:9050. A name would have to be asked "
+    "of DNS.",
+    "proxy.listen": "behind a proxy a node listens on 127.0.0.1 or ::1 at most, for its onion service: leave out "
+    "{address}, or say --proxy off.",
     "init.done": "A node was made in {home}.",
     "init.sealed": "Everything it keeps is sealed with your passphrase. Nobody can recover it for you.",
     "init.bare": "It has no passphrase: whoever gets this disk can read what the node keeps.",
@@ -103,6 +112,8 @@ TABLE: dict[str, str] = {
     "daemon.second": "a daemon is already running on {home}.",
     "run.ready": "Running. Ctrl-C stops.",
     "start.already": "Already running.",
+    "start.otherwise": "the daemon is running already, with the proxy setting it was started with. To change that: "
+    "p2pnode stop, then start it again.",
     "start.done": "Running in the background. Stop it with: p2pnode stop",
     "start.failed": "the daemon did not start. To see why: p2pnode run",
     "stop.done": "Stopped.",
@@ -129,6 +140,8 @@ TABLE: dict[str, str] = {
     "status.version": "p2pnode",
     "status.listen": "listening on",
     "status.lan": "LAN",
+    "status.proxy": "proxy",
+    "status.direct": "none",
     "status.peers": "peers",
     "status.connected": "{count} connected",
     "status.nowhere": "nowhere",
@@ -144,12 +157,16 @@ TABLE: dict[str, str] = {
     "invite.care": "For one person, for 24 hours unless you said otherwise. Whoever has it can come in: hand it over "
     "unseen.",
     "invite.no_address": "this node listens nowhere, so nobody could answer the invitation: give --address HOST:PORT.",
+    "invite.behind_proxy": "behind a proxy nobody can dial what this node listens on: give its onion name with "
+    "--address NAME.onion:PORT.",
     "invite.not_allowed": "only a curator of the space can invite.",
     "join.ask": "Invitation (not shown):",
     "join.unasked": "give the invitation on standard input: p2pnode join -",
     "join.dialling": "Looking for a member at the addresses of the invitation.",
     "join.waiting": "A member answered. Fetching the space.",
     "join.unanswered": "Nobody answered yet. Trying again.",
+    "join.proxy_down": "The proxy does not answer. Is it running? Trying again.",
+    "join.proxy_needed": "The invitation names an onion service: start the node with --proxy, such as 127.0.0.1:9050.",
     "join.silent": "Somebody is there who does not take the invitation: used, expired, or not known there yet. "
     "Trying again.",
     "join.refused": "A member answered and did not let us in. Trying again.",
@@ -210,11 +227,14 @@ TABLE: dict[str, str] = {
     "peer.connected": "connected",
     "peer.waiting": "waiting",
     "peer.unreachable": "unreachable",
+    "peer.proxy-down": "proxy down",
+    "peer.no-proxy": "needs a proxy",
     "peer.hand": "you",
     "peer.lan": "LAN",
     "peer.incoming": "it dialled",
     "sync.begun": "Looking for peers; connected to {peers}. With --wait this ends when all is exchanged.",
     "sync.done": "{received} new entries. {equal} of {peers} connected peers hold the same as this node.",
+    "sync.relays": "{equal} of {relays} relays hold it too.",
     "sync.progress": "{done} of {total} entries",
     "sync.timeout": "not everything was exchanged in time; it goes on in the background.",
     "log.good": "All {entries} entries of {logs} logs are what their authors signed. Forks: {forks}.",

@@ -5,18 +5,23 @@ from p2pnode.store.file import make
 from p2pnode.store.heads import HeldLog, position
 from p2pnode.store.intake import DECLINED, INVALID, Declined, Gate, Outcome
 from p2pnode.store.peers import Once
+from p2pnode.store.relays import Content, Lack, Posted, RelayRow, TopicRow
 from p2pnode.store.spaces import Counters, SpaceRow
 from p2pnode.store.store import Store
 
 __all__ = [
     "DECLINED",
     "INVALID",
+    "Content",
     "Counters",
     "Declined",
     "Gate",
     "HeldLog",
+    "Lack",
     "Once",
     "Outcome",
+    "Posted",
+    "RelayRow",
     "SpaceRow",
     "Store",
     "StoreDamaged",
@@ -25,6 +30,7 @@ __all__ = [
     "StoreFull",
     "StoreLocked",
     "StoreRefused",
+    "TopicRow",
     "make",
     "position",
 ]

@@ -22,6 +22,7 @@ from p2pnode.store.fingerprint import Fingerprints
 from p2pnode.store.heads import HeldLog
 from p2pnode.store.intake import Gate, Outcome, take_runs
 from p2pnode.store.peers import Once
+from p2pnode.store.relays import Relays
 from p2pnode.store.spaces import Counters, SpaceRow
 from protocol.errors import LocalProtocolError
 from protocol.frontier import LogState
@@ -41,6 +42,7 @@ class Store:
         self.list_reports = board.list_reports
         self.search = board.search
         self.find = board.find
+        self.relays = Relays(database)
         self._database = database
         self._peek = database.peek
         self._on_error = on_error
@@ -199,6 +201,10 @@ class Store:
         """The whole frontier, sorted by key: for use inside `query`."""
         left_out = self._fingerprints.left_out(space_no)
         return [state for state in heads.log_states(db, space_no) if state.key not in left_out]
+
+    def left_out(self, space_no: int) -> frozenset[bytes]:
+        """The keys of logs that are held and do not count: their authors do not belong."""
+        return self._fingerprints.left_out(space_no)
 
     async def log_authors(self, space_no: int) -> set[bytes]:
         """Everybody of whom anything is held."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fake_daemon import FakeDaemon
 
-from p2pnode import cli, keystore
+from p2pnode import cli, config, keystore
 from p2pnode.failures import Exit
 
 ID = "4f1c09" + "ab" * 29
@@ -30,7 +30,11 @@ SPACE = {
     "pending": 0,
     "missing": 7,
 }
-STATUS = {"node": {"version": "0.1.0", "listen": ["10.0.0.5:4000"], "lan": "listen"}, "spaces": [SPACE], "peers": 2}
+STATUS = {
+    "node": {"version": "0.1.0", "listen": ["10.0.0.5:4000"], "lan": "listen", "proxy": None},
+    "spaces": [SPACE],
+    "peers": 2,
+}
 REPORT = {
     "id": ID,
     "space": "5" * 64,
@@ -600,6 +604,16 @@ def test_an_empty_passphrase_and_an_unreadable_one_are_refused(home: Path, run: 
     assert run("init", "--passphrase-file", "-", given=b"\xff\n")[0] == Exit.REFUSED
     assert run("init", "--passphrase-file", str(home / "absent"))[0] == Exit.FAILED
     assert not home.exists()
+
+
+def test_a_node_made_behind_a_proxy_stays_there(home: Path, run: Run) -> None:
+    for proxy in ("localhost:9050", "off", "http://127.0.0.1:9050"):
+        code, _, told = run("init", "--no-passphrase", "--proxy", proxy)
+        assert (code, "the proxy is not an IP address" in told) == (Exit.REFUSED, True)
+        assert not home.exists()
+    code, printed, _ = run("init", "--no-passphrase", "--proxy", "socks5://127.0.0.1:9050", "--json")
+    assert (code, json.loads(printed)["lan"]) == (Exit.DONE, "off")
+    assert str(config.resolve(str(home), "").proxy) == "127.0.0.1:9050"
 
 
 def test_init_makes_a_private_home_and_never_makes_it_twice(home: Path, run: Run) -> None:

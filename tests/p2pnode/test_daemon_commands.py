@@ -1,6 +1,8 @@
 """`run`, `start` and `stop` with real daemons: one per home, reached by its owner, no trace of the secret anywhere."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +91,29 @@ def test_a_port_that_somebody_has_is_said_and_nothing_stays_behind(home: Path) -
     assert refused.returncode == Exit.FAILED
     assert "in use" in refused.stderr
     assert homelock.holder(str(home)) is None
+
+
+def test_a_daemon_started_behind_a_proxy_stays_off_the_lan_and_waits_for_it(home: Path) -> None:
+    p2pnode("init", "--no-passphrase")
+    refused = p2pnode("start", "--proxy", "127.0.0.1:9", "--listen", "lan:4000")
+    assert (refused.returncode, "leave out lan:4000" in refused.stderr) == (Exit.REFUSED, True)
+    try:
+        assert p2pnode("start", "--proxy", "socks5://127.0.0.1:9", "--lan", "announce").returncode == Exit.DONE
+        node = json.loads(p2pnode("status", "--json").stdout)["node"]
+        assert (node["proxy"], node["lan"], node["listen"]) == ("127.0.0.1:9", "off", [])
+        assert re.search("proxy +127.0.0.1:9\n", p2pnode("status").stdout)
+        p2pnode("space", "create", "vecinos")
+        p2pnode("peer", "add", "node.example:4000")
+        for _ in range(100):
+            peers = p2pnode("peer", "list").stdout
+            if "proxy down" in peers:
+                break
+        assert "proxy down" in peers
+        for proxy in ("off", "127.0.0.1:9"):  # nothing would change
+            unchanged = p2pnode("start", "--proxy", proxy)
+            assert (unchanged.returncode, "p2pnode stop" in unchanged.stderr) == (Exit.FAILED, True)
+    finally:
+        p2pnode("stop")
 
 
 def test_a_home_whose_path_is_longer_than_the_kernel_allows_works_all_the_same(home: Path) -> None:

@@ -10,6 +10,7 @@ import trio.testing
 
 from p2pnode.failures import CommandError
 from p2pnode.joining import Guest
+from p2pnode.socks import Failure
 from p2pnode.space import Space
 from p2pnode.store import StoreFailed
 from protocol import keys, statement
@@ -67,6 +68,32 @@ async def test_a_newcomer_is_welcomed_granted_and_in_sync(tmp_path: Path, autoju
         await beto.publish("dos")
         await quiet()
         assert await ana.titles() == ["dos", "uno"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [
+        (Failure.UNREACHABLE, "join.unanswered"),
+        (Failure.PROXY_DOWN, "join.proxy_down"),
+        (Failure.NO_PROXY, "join.proxy_needed"),
+    ],
+)
+async def test_who_is_not_let_in_hears_whether_it_is_the_member_or_the_proxy(
+    tmp_path: Path, autojump_clock: Clock, failure: Failure, told: str
+) -> None:
+    async with World.open(tmp_path) as world:
+        ana = await world.founder("ana", *TASKS)
+        beto = await world.home("beto", *TASKS)
+        invitation = await ana.invite()
+
+        async def connect(address: tuple[str, int]) -> Failure:
+            await trio.lowlevel.checkpoint()
+            return failure
+
+        world.connecting = connect
+        space, heard = await join(world, beto, invitation, seconds=3)
+        assert space is None
+        assert set(heard) == {"join.dialling", told}
 
 
 async def test_a_member_that_is_not_the_inviter_lets_a_newcomer_in_and_the_inviter_grants_later(

@@ -131,7 +131,7 @@ async def test_somebody_who_calls_and_is_gone_at_once_does_not_end_the_node(tmp_
         await quiet()
         await trio.sleep(0.05)
         assert ana.is_up
-        assert ana.node.sync._strangers == {}
+        assert ana.node.sync.door.strangers == {}
         async with await trio.open_tcp_stream(bound.host, bound.port):
             await trio.sleep(0.05)
-            assert len(ana.node.sync._strangers) == 1
+            assert len(ana.node.sync.door.strangers) == 1

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from p2pnode.session import DIGEST_INTERVAL_SECONDS
+from p2pnode.socks import Failure
 from p2pnode.store import StoreDamaged, StoreFailed
 from p2pnode.sync import BACKOFF_SECONDS_MAX, DIALS_MAX, LAN_ADDRESS_SECONDS
 from protocol.limits import SILENCE_SECONDS_MAX, Limits
@@ -154,12 +155,13 @@ async def test_only_so_many_are_dialled_at_once(tmp_path: Path, autojump_clock: 
         ana, _ = await pair(world, "sync")
         dialling = most = 0
 
-        async def connect(address: tuple[str, int]) -> None:
+        async def connect(address: tuple[str, int]) -> Failure:
             nonlocal dialling, most
             dialling += 1
             most = max(most, dialling)
             await trio.sleep(10)
             dialling -= 1
+            return Failure.UNREACHABLE
 
         world.connecting = connect
         for number in range(30):
@@ -251,14 +253,14 @@ async def test_one_address_has_so_many_strangers_and_loopback_any_number(tmp_pat
     async with World.open(tmp_path, limits=limits) as world:
         ana = await world.founder("ana")
         for host, kept in (("10.1.1.1", 3), ("fe80::1%eth0", 3), ("127.0.0.1", 10), ("::1", 10)):
-            before = len(ana.node.sync._strangers)
+            before = len(ana.node.sync.door.strangers)
             for _ in range(10):
                 call(ana, host)
             await quiet()
-            assert len(ana.node.sync._strangers) - before == kept
+            assert len(ana.node.sync.door.strangers) - before == kept
         await trio.sleep(SILENCE_SECONDS_MAX + 5)
-        assert ana.node.sync._strangers == {}
-        assert ana.node.sync._links == 0
+        assert ana.node.sync.door.strangers == {}
+        assert ana.node.sync.door.inside == 0
 
 
 async def test_of_too_many_strangers_the_oldest_goes_first(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -268,10 +270,10 @@ async def test_of_too_many_strangers_the_oldest_goes_first(tmp_path: Path, autoj
         for number in range(20):
             call(ana, f"10.1.1.{number}")
             await quiet()
-            links.append(list(ana.node.sync._strangers)[-1])
-            assert len(ana.node.sync._strangers) <= 5
+            links.append(list(ana.node.sync.door.strangers)[-1])
+            assert len(ana.node.sync.door.strangers) <= 5
         assert [link.reason for link in links] == ["crowded"] * 15 + ["open"] * 5
-        assert ana.node.sync._links == 5
+        assert ana.node.sync.door.inside == 5
 
 
 async def test_a_crowd_in_one_instant_is_not_let_in_beyond_the_bound(tmp_path: Path, autojump_clock: Clock) -> None:
@@ -280,7 +282,7 @@ async def test_a_crowd_in_one_instant_is_not_let_in_beyond_the_bound(tmp_path: P
         for number in range(50):
             call(ana, f"10.1.1.{number}")
         await quiet()
-        assert len(ana.node.sync._strangers) == ana.node.sync._links == 5
+        assert len(ana.node.sync.door.strangers) == ana.node.sync.door.inside == 5
 
 
 async def test_no_more_links_than_there_may_be_and_members_are_not_thrown_out_for_strangers(
@@ -293,7 +295,7 @@ async def test_no_more_links_than_there_may_be_and_members_are_not_thrown_out_fo
         for number in range(30):
             call(ana, f"10.1.1.{number}")
         await quiet()
-        assert ana.node.sync._links == 4
+        assert ana.node.sync.door.inside == 4
         assert len(ana.sessions) == 1
         await ana.publish("uno")
         await quiet()
@@ -310,7 +312,7 @@ async def test_first_messages_are_tried_so_many_a_second(tmp_path: Path, autojum
         for number in range(100):
             call(ana, f"10.1.{number}.1")
         await quiet()
-        tried = sorted(max(link._begin, begun) - begun for link in ana.node.sync._strangers)
+        tried = sorted(max(link._begin, begun) - begun for link in ana.node.sync.door.strangers)
         assert len(tried) == 100
         for start in range(10):
             assert sum(start <= when < start + 1 for when in tried) <= 2 * limits.handshakes_per_second + 1
@@ -336,7 +338,7 @@ async def test_an_honest_peer_syncs_within_five_seconds_beside_five_hundred_that
         for number in range(500):
             world.nursery.start_soon(dawdle, f"10.1.{number % 250}.{number // 250}")
         await trio.sleep(10)
-        assert len(ana.node.sync._strangers) <= ana.limits.strangers_max
+        assert len(ana.node.sync.door.strangers) <= ana.limits.strangers_max
         beto.node.sync.know(beto.space, ana.address, by_hand=True)
         await trio.sleep(5)
         assert await beto.titles() == ["uno"]
@@ -347,7 +349,7 @@ async def test_who_has_shown_its_secret_is_no_stranger_any_more(tmp_path: Path, 
         ana, beto = await pair(world, "sync")
         beto.node.sync.know(beto.space, ana.address, by_hand=True)
         await trio.sleep(5)
-        assert ana.node.sync._strangers == {}
+        assert ana.node.sync.door.strangers == {}
         for number in range(10):
             call(ana, f"10.1.1.{number}")
         await quiet()

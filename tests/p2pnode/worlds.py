@@ -6,8 +6,8 @@
     meeting = await world.meet(beto, ana)             # beto dials; both links run until everybody is quiet
     assert meeting.called.said == [...]               # every message, in order
 
-A meeting joins two sessions without sockets. For dialling, backoff and joining, `World.connect` takes the place of
-`p2pnode.sync.connect`: every home has an address, and the world decides who reaches whom. Stores work inline, so
+A meeting joins two sessions without sockets. For dialling, backoff and joining, `World.connect` takes the place of a
+node's `Dialler.open`: every home has an address, and the world decides who reaches whom. Stores work inline, so
 MockClock jumps only when nobody has anything left to do.
 """
 
@@ -24,14 +24,13 @@ import trio
 import trio.testing
 
 from p2pnode import exchange as exchange_module
-from p2pnode import node as node_module
-from p2pnode import sync as sync_module
 from p2pnode.author import sign_run
 from p2pnode.config import Settings
 from p2pnode.link import Conversation, Link
 from p2pnode.node import Node
 from p2pnode.reception import Reception
 from p2pnode.session import Session
+from p2pnode.socks import Dialler, Failure
 from p2pnode.space import Space
 from p2pnode.store import Store, runs
 from protocol import invite, keys, report
@@ -102,6 +101,7 @@ class Home:
             listen=(),
             lan="off",
             profile="field",
+            proxy=None,
         )
         self.store = Store.open(self.path, KEY, inline=True, on_error=self.errors.append)
         try:
@@ -400,16 +400,16 @@ class World:
     @asynccontextmanager
     async def open(cls, path: Path, *, seed: int = 0, limits: Limits | None = None) -> AsyncIterator["World"]:
         """Within it, nodes dial through the world, and no signature is checked in a thread."""
-        kept = sync_module.connect, node_module.connect, exchange_module.PROVE_IN_THREADS_MIN
+        kept = Dialler.open, exchange_module.PROVE_IN_THREADS_MIN
         async with trio.open_nursery() as nursery:
             world = cls(path, nursery, seed=seed, limits=limits)
-            sync_module.connect = node_module.connect = world.connect  # type: ignore[assignment]
+            Dialler.open = lambda _, address, circuit: world.connect(address)  # type: ignore[method-assign]
             exchange_module.PROVE_IN_THREADS_MIN = 2**31
             try:
                 yield world
             finally:
                 nursery.cancel_scope.cancel()
-                sync_module.connect, node_module.connect, exchange_module.PROVE_IN_THREADS_MIN = kept
+                Dialler.open, exchange_module.PROVE_IN_THREADS_MIN = kept  # type: ignore[method-assign]
 
     def __init__(self, path: Path, nursery: trio.Nursery, *, seed: int = 0, limits: Limits | None = None) -> None:
         self.homes: dict[str, Home] = {}
@@ -420,7 +420,7 @@ class World:
         self.cables: list[tuple[Home, Home, Cable]] = []
         self.reaches: Callable[[Home, Home], bool] = lambda dialler, called: True
         self.cable: Callable[[], Cable] = Cable
-        self.connecting: Callable[[tuple[str, int]], Awaitable[None]] | None = None  # in place of `connect`
+        self.connecting: Callable[[tuple[str, int]], Awaitable[Failure]] | None = None  # in place of `connect`
         self.dials: list[tuple[float, str, tuple[str, int]]] = []  # when, who, where
         self._path = path
         self._rogues = 0
@@ -569,8 +569,8 @@ class World:
         """The invitation with the addresses of these homes."""
         return replace(invitation, addresses=tuple(invite.Address(*home.address) for home in homes))
 
-    async def connect(self, address: tuple[str, int]) -> Plug | None:
-        """What `p2pnode.sync.connect` is, in a world: the home of the task that calls it dials."""
+    async def connect(self, address: tuple[str, int]) -> Plug | Failure:
+        """What `Dialler.open` is, in a world: the home of the task that calls it dials."""
         if self.connecting is not None:
             return await self.connecting(address)
         dialler = _here.get()
@@ -579,7 +579,7 @@ class World:
         await trio.lowlevel.checkpoint()
         called = next((home for home in self.homes.values() if home.address == address), None)
         if called is None or not called.is_up or not self.reaches(dialler, called):
-            return None
+            return Failure.UNREACHABLE
         cable = self.cable()
         left, right = joined(cable, hosts=("127.0.0.1", "127.0.0.1"))
         self.cables.append((dialler, called, cable))

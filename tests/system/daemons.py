@@ -46,6 +46,7 @@ class Daemon:
         self.home = home
         self.listen: str | None = "127.0.0.1:0"
         self.lan = "off"
+        self.proxy: str | None = None
         self.within: list[str] = []  # what leads every command line, as `ip netns exec NAME`
         self.process: subprocess.Popen[bytes] | None = None
         self._secret: list[str] = []
@@ -82,7 +83,8 @@ class Daemon:
         """Starts the process without waiting for anything."""
         assert self.process is None
         listen = [] if self.listen is None else ["--listen", self.listen]
-        command = self.command("run", *listen, "--lan", self.lan, *self._secret)
+        proxy = [] if self.proxy is None else ["--proxy", self.proxy]
+        command = self.command("run", *listen, "--lan", self.lan, *proxy, *self._secret)
         with self.stderr.open("ab") as complaints:
             self.process = subprocess.Popen(command, **self._surroundings, stdin=subprocess.DEVNULL, stderr=complaints)
 
