@@ -6,7 +6,7 @@
 Either way the claim is made once and kept: a join that is tried again is the same author's.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import trio
 
@@ -53,6 +53,7 @@ class Newcomer:
         dialler: Dialler,
         ambient: Ambient,
         limits: Limits,
+        spaces: Mapping[bytes, Space],
         enter: Callable[[SpaceRow], Awaitable[Space]],
     ) -> None:
         self._exchange = exchange
@@ -62,6 +63,7 @@ class Newcomer:
         self._dialler = dialler
         self._ambient = ambient
         self._limits = limits
+        self._spaces = spaces
         self._enter = enter
         self._members_moved = trio.Event()
 
@@ -71,13 +73,14 @@ class Newcomer:
         self._members_moved = trio.Event()
 
     async def join(
-        self, known: Space | None, invitation: Invitation, pen_name: str, told: Callable[[str], None], *, by_relay: bool
+        self, invitation: Invitation, pen_name: str, told: Callable[[str], None], *, by_relay: bool = False
     ) -> Space:
         """Claims an invitation wherever somebody or something answers, and waits for the space's name.
 
-        `known` is the space where it is here already; `by_relay` asks no member. `told` hears what is being waited for,
-        as keys of sentences. Tries again until cancelled.
+        `by_relay` asks no member. `told` hears what is being waited for, as keys of sentences. Tries again until
+        cancelled.
         """
+        known = self._spaces.get(invitation.space)
         addresses = () if by_relay else invitation.addresses
         if known is not None:
             return await self._settle(known, addresses, invitation.relays)

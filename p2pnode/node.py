@@ -61,7 +61,9 @@ class Node:
         self.dialler = Dialler(settings.proxy, ambient.entropy)
         self.sync = Sync(self.exchange, self.spaces, self.dialler, ambient, limits, nursery)
         self.outposts = Outposts(self.exchange, self.sync, self.dialler, ambient, settings.profile, nursery)
-        self.newcomer = Newcomer(self.exchange, self.sync, self.outposts, self.dialler, ambient, limits, self.enter)
+        self.newcomer = Newcomer(
+            self.exchange, self.sync, self.outposts, self.dialler, ambient, limits, self.spaces, self.enter
+        )
         self.listening = Listening(settings.listen, self.sync.receive, nursery)
         self.lan = Lan(
             settings.lan,

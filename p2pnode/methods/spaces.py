@@ -85,7 +85,6 @@ class Spaces:
         asked.done()
         with trio.move_on_after(seconds):
             space = await self._node.newcomer.join(
-                self._node.spaces.get(invitation.space),
                 invitation,
                 pen,
                 lambda key: send({"key": key, "fields": {}}),

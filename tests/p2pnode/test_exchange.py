@@ -684,7 +684,7 @@ async def test_a_session_cut_after_every_write_is_continued_and_nothing_comes_tw
                 await world.sync(beto, ana)
             for log in range(4):
                 home.node.author._tips.clear()
-                await home.publish(*(f"{name} {log} {number}" for number in range(7)))
+                await home.publish(*(f"{name} {log} {number}" for number in range(16)))
         arrived: list[bytes] = []
         for home in (ana, beto):
             home.node.exchange.listen(lambda news: arrived.extend(news.run.ids))
@@ -701,7 +701,7 @@ async def test_a_session_cut_after_every_write_is_continued_and_nothing_comes_tw
         assert highs == sorted(highs)
         assert len(set(highs)) > 5, repr(list(highs))
         assert len(arrived) == len(set(arrived))
-        assert len(await ana.titles()) == 56
+        assert len(await ana.titles()) == 128
 
 
 async def test_cut_at_any_byte_the_next_session_makes_up_for_it(tmp_path: Path, autojump_clock: Clock) -> None:

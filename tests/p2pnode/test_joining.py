@@ -37,7 +37,7 @@ async def join(
     """A join command: the space, None when nothing came of it in time, and what was told meanwhile."""
     told: list[str] = []
     with trio.move_on_after(seconds), world.as_home(home):
-        return await home.node.join(invitation, home.name, told.append), told
+        return await home.node.newcomer.join(invitation, home.name, told.append), told
     return None, told
 
 
@@ -217,7 +217,7 @@ async def test_an_expired_invitation_is_refused_at_both_ends(tmp_path: Path, aut
         beto = await world.home("beto", *TASKS)
         await trio.sleep(61)
         with pytest.raises(CommandError) as refused:
-            await beto.node.join(invitation, "beto", lambda key: None)
+            await beto.node.newcomer.join(invitation, "beto", lambda key: None)
         assert refused.value.key == "join.expired"
 
         beto.ambient.ahead_seconds = -3600.0  # a newcomer whose clock is slow asks nevertheless

@@ -458,7 +458,7 @@ class World:
     ) -> Home:
         """A home that has claimed an invitation and been welcomed by somebody who is not here."""
         home = await self.home(name, *tasks, limits=limits)
-        seed, claim = await home.node._claim(invitation, name)
+        seed, claim = await home.node.newcomer._claim(invitation, name)
         row = await home.store.add_space(
             invitation.space,
             epochs=epochs,
@@ -466,7 +466,7 @@ class World:
             author_seed=seed,
             founding=claim,
         )
-        await home.node._enter(row)
+        await home.node.enter(row)
         return home
 
     # Meeting without a network

@@ -177,7 +177,7 @@ class Simulation:
     async def _join(self, home: Home) -> None:
         _here.set(home)
         try:
-            await home.node.join(self.joining[home.name], home.name, lambda key: None)
+            await home.node.newcomer.join(self.joining[home.name], home.name, lambda key: None)
         except CommandError as error:  # welcomed, and cut off before it knew: `join` again says so
             self.note("join", home.name, error.key)
             await trio.sleep(5)
