@@ -221,6 +221,7 @@ class Mailbox:
         sealed = packing.messages(self._store, self._space, lacks, size_max, topic.cursor, self._ambient.entropy)
         for packed in sealed:
             await topic.append(packed)
+            self.told.waiting = max(0, self.told.waiting - sum(map(len, packed.runs)))
             self.told.seen = self._ambient.now()
         self.told.refusal = None
 

@@ -50,12 +50,14 @@ async def order(store: Store, space: Space, theirs: Mapping[bytes, LogState]) ->
 
 
 def _first_lacking(store: Store, space: Space, ours: LogState, theirs: LogState | None) -> int | None:
-    if theirs is None or theirs.high == 0:
+    if theirs is None:
         return 1
     if ours.state is State.FORKED:
         return min(ours.high, theirs.high) + 1 if theirs.state is State.ORDINARY or ours.high < theirs.high else None
     if theirs.state is State.FORKED or ours.high < theirs.high:
         return None
+    if theirs.high == 0:
+        return 1
     return theirs.high + 1 if store.id_at(space.no, ours.key, theirs.high) == theirs.newest else 1
 
 

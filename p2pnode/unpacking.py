@@ -6,9 +6,12 @@ for the rest of the bundle, which may say who that is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+import trio
+
+from p2pnode import exchange as exchange_module
 from p2pnode.exchange import Exchange
 from p2pnode.space import Space
 from p2pnode.store import DECLINED, INVALID, Declined, Outcome, Store
@@ -17,6 +20,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.log import Head, Run, Verdict, judge, prove_untrusted
 
 WAITING_ENTRIES_MAX = 16_384  # of membership runs kept back for what the rest of the bundle says
+WAITING_SIZE_MAX = 4 * 1024 * 1024  # bytes of their payloads
+ROUNDS_MAX = 16  # an honest bundle, its parts in any order, needs as many as its longest chain of invitations
+ID_KEPT = 8  # bytes of each id that would be new: who makes two alike deceives a forecast
 
 Ended = list[tuple[Run, Outcome | None]]  # what became of runs; None: a signature is not their author's
 
@@ -56,46 +62,50 @@ class Tally:
                 assert_never(verdict)
 
 
-@dataclass(slots=True)
-class Taking:
-    """Takes the runs of bundles into the store."""
+class _Unpacking:
+    """What taking and rehearsing have in common; `_commit` judges proven runs that share a transaction."""
 
-    exchange: Exchange
-    space: Space
-    tally: Tally = field(default_factory=Tally)
-    _waiting: list[Run] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._waiting: list[tuple[Run, Outcome]] = []
 
     async def take(self, runs: Sequence[Run]) -> Ended:
         """Takes what comes next, in one transaction; those that wait for the rest are not among what is returned."""
-        good, ended = _proven(runs)
-        return self._counted(ended + self._kept_back(await self._commit(good)))
+        if len(runs) < exchange_module.PROVE_IN_THREADS_MIN:
+            good, ended = _proven(runs)
+        else:
+            good, ended = await trio.to_thread.run_sync(_proven, runs)
+        return self._counted(ended + self._kept_back(await self._judged(good)))
 
     async def finish(self) -> Ended:
         """The bundle is over: takes what waited, for as long as one of them tells who another's author is."""
         ended: Ended = []
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            told = await self._commit(waiting)
-            left = self._kept_back(told)
-            if len(self._waiting) == len(waiting):
-                self._waiting, left = [], told
-            ended += left
+        for _ in range(ROUNDS_MAX):
+            before, self._waiting = self._waiting, []
+            ended += self._kept_back(await self._judged([run for run, _ in before]))
+            if len(self._waiting) == len(before):
+                break
+        ended += self._waiting
+        self._waiting = []
         return self._counted(ended)
 
-    async def _commit(self, runs: Sequence[Run]) -> Ended:
-        if not runs:
-            return []
-        return list(zip(runs, await self.exchange.commit(self.space, runs), strict=True))
+    async def _judged(self, runs: Sequence[Run]) -> list[tuple[Run, Outcome]]:
+        return list(zip(runs, await self._commit(runs), strict=True)) if runs else []
 
-    def _kept_back(self, told: Ended) -> Ended:
+    async def _commit(self, runs: Sequence[Run]) -> Sequence[Outcome]:
+        raise NotImplementedError
+
+    def _kept_back(self, told: Sequence[tuple[Run, Outcome]]) -> Ended:
         """Those that have come to an end; the others wait."""
         ended: Ended = []
-        room = WAITING_ENTRIES_MAX - sum(map(len, self._waiting))
+        room = WAITING_ENTRIES_MAX - sum(len(run) for run, _ in self._waiting)
+        space = WAITING_SIZE_MAX - sum(_size(run) for run, _ in self._waiting)
         for run, outcome in told:
-            early = outcome is not None and (outcome.verdict is DECLINED or outcome.verdict is Verdict.EARLY)
-            if early and run.log.log_class is LogClass.MEMBERSHIP and len(run) <= room:
+            early = outcome.verdict is DECLINED or outcome.verdict is Verdict.EARLY
+            if early and run.log.log_class is LogClass.MEMBERSHIP and len(run) <= room and _size(run) <= space:
                 room -= len(run)
-                self._waiting.append(run)
+                space -= _size(run)
+                self._waiting.append((run, outcome))
             else:
                 ended.append((run, outcome))
         return ended
@@ -106,59 +116,108 @@ class Taking:
         return ended
 
 
-class Rehearsal:
-    """Judges the runs of a bundle as `Taking` would, and keeps nothing.
+class Taking(_Unpacking):
+    """Takes the runs of bundles into the store."""
 
-    A forecast: what a run adds is remembered as how far its log would be held, not entry by entry.
-    """
+    def __init__(self, exchange: Exchange, space: Space) -> None:
+        super().__init__()
+        self._exchange = exchange
+        self._space = space
+
+    async def _commit(self, runs: Sequence[Run]) -> Sequence[Outcome]:
+        return await self._exchange.commit(self._space, runs)
+
+
+@dataclass(slots=True)
+class _Forecast:
+    """How far a log would be held: what is stored, and the beginning of each id behind that."""
+
+    stored: int
+    head: Head
+    ids: bytearray = field(default_factory=bytearray)
+
+
+class Rehearsal(_Unpacking):
+    """Judges the runs of a bundle as `Taking` would, and keeps nothing but eight bytes of each entry that is new."""
 
     def __init__(self, store: Store, space: Space) -> None:
         """`space` is a copy that may learn."""
-        self.tally = Tally()
+        super().__init__()
         self._store = store
         self._space = space
-        self._heads: dict[bytes, Head] = {}
+        self._logs: dict[bytes, _Forecast] = {}
 
-    async def take(self, runs: Sequence[Run]) -> Ended:
-        """What would become of these."""
-        good, ended = _proven(runs)
-        ended += [(run, self._judged(run)) for run in good]
-        for run, outcome in ended:
-            self.tally.count(run, outcome)
-        return ended
+    async def _commit(self, runs: Sequence[Run]) -> Sequence[Outcome]:
+        outcomes: dict[int, Outcome] = {}
+        for at in sorted(range(len(runs)), key=lambda at: runs[at].log.log_class):
+            outcomes[at] = self._outcome(runs[at])
+        self._space.committed()
+        for at, run in enumerate(runs):
+            if outcomes[at].news and run.log.log_class is LogClass.MEMBERSHIP:
+                self._take_back(run.key)
+        await trio.lowlevel.checkpoint()
+        return [outcomes[at] for at in range(len(runs))]
 
-    async def finish(self) -> Ended:
-        """Nothing has waited."""
-        return []
-
-    def _judged(self, run: Run) -> Outcome:
+    def _outcome(self, run: Run) -> Outcome:
         key = run.key
-        held = self._store.held(self._space.no, [key]).get(key)
-        stored = held.head if held is not None else Head(0, None, 0)
-        head = self._heads.get(key, stored)
+        log = self._logs.get(key) or self._stored(key)
+        head = log.head
 
         def held_id(seq: int) -> bytes | None:
             if seq == head.high:
                 return head.newest
-            if seq > stored.high:  # not kept: as good as what comes
-                return run.prev if seq < run.first_seq else run.ids[seq - run.first_seq]
-            return self._store.id_at(self._space.no, key, seq)
+            if seq <= log.stored:
+                return self._store.id_at(self._space.no, key, seq)
+            at = (seq - log.stored - 1) * ID_KEPT
+            asked = run.prev if seq < run.first_seq else run.ids[seq - run.first_seq]
+            return asked if asked is not None and asked.startswith(log.ids[at : at + ID_KEPT]) else b""
 
         try:
             judgement = judge(head, run, held_id)
         except RemoteProtocolError:
             return Outcome(key, INVALID, head)
-        if judgement.verdict is not Verdict.EXTENDS:
-            return Outcome(key, judgement.verdict, head, seq=judgement.seq)
-        fresh = judgement.run
-        assert fresh is not None
-        incomplete = bool(fresh.lacks) and run.log.log_class is not LogClass.REPORT
-        if incomplete or not self._space.admits(fresh):
-            return Outcome(key, DECLINED, head)
-        self._space.taken(fresh)
-        self._space.committed()
-        self._heads[key] = head = Head(fresh.last_seq, fresh.ids[-1], fresh.lamports[-1], head.fork)
-        return Outcome(key, Verdict.EXTENDS, head, fresh)
+        match judgement.verdict:
+            case Verdict.EXTENDS:
+                fresh = judgement.run
+                assert fresh is not None
+                incomplete = bool(fresh.lacks) and run.log.log_class is not LogClass.REPORT
+                if incomplete or not self._space.admits(fresh):
+                    return Outcome(key, DECLINED, head)
+                self._space.taken(fresh)
+                log.ids += b"".join(id[:ID_KEPT] for id in fresh.ids)
+                log.head = Head(fresh.last_seq, fresh.ids[-1], fresh.lamports[-1], head.fork)
+                self._logs[key] = log
+                return Outcome(key, Verdict.EXTENDS, log.head, fresh)
+            case Verdict.EARLY:
+                return Outcome(key, Verdict.EARLY if self._space.admits(run) else DECLINED, head)
+            case Verdict.FORK:
+                news = head.fork is None or judgement.seq < head.fork
+                if news:
+                    log.head = replace(head, fork=judgement.seq)
+                    self._logs[key] = log
+                return Outcome(key, Verdict.FORK, log.head, seq=judgement.seq, news=news)
+            case verdict:
+                return Outcome(key, verdict, head)
+
+    def _stored(self, key: bytes) -> _Forecast:
+        held = self._store.held(self._space.no, [key]).get(key)
+        head = held.head if held is not None else Head(0, None, 0)
+        return _Forecast(head.high, head)
+
+    def _take_back(self, key: bytes) -> None:
+        """What a membership log says from a fork on counts no more."""
+        log = self._logs[key]
+        fork = log.head.fork
+        assert fork is not None
+        ids = [self._store.id_at(self._space.no, key, seq) for seq in range(fork, log.stored + 1)]
+        beginnings = {id[:ID_KEPT] for id in ids if id is not None}
+        behind = range(max(fork - log.stored - 1, 0) * ID_KEPT, len(log.ids), ID_KEPT)
+        beginnings |= {bytes(log.ids[at : at + ID_KEPT]) for at in behind}
+        self._space.forget(lambda id: id[:ID_KEPT] in beginnings)
+
+
+def _size(run: Run) -> int:
+    return sum(len(payload) for payload in run.payloads if payload is not None)
 
 
 def _proven(runs: Sequence[Run]) -> tuple[list[Run], Ended]:

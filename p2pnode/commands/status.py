@@ -71,12 +71,19 @@ def path_table(paths: list[Any]) -> list[str]:
             say(f"path.{path['kind']}"),
             _state(path),
             (path.get("seen") or "-")[:16],
-            f"{path['waiting']:,}" if path.get("waiting") else "-",
+            _waiting(path),
             display.clean(path.get("address", "")),
         ]
         for path in paths
     ]
     return display.table(say("path.heads").split("|"), rows, display.page_columns(), right="lllr")
+
+
+def _waiting(path: Any) -> str:
+    """How many entries have not gone this way yet, and since when."""
+    if not path.get("waiting"):
+        return "-"
+    return say("path.since", count=f"{path['waiting']:,}", since=path["waiting_since"][11:16])
 
 
 def _state(path: Any) -> str:

@@ -75,18 +75,21 @@ class Peers:
         node.lan.announce_for(ANNOUNCE_SECONDS)
         node.sync.hurry()
         node.outposts.hurry()
-        before = sum(node.store.counters(space.no).entries for space in node.spaces.values())
+        before = self._entries()
         if not wait:
             await node.sync.compare_all()
             return self._outcome(before)
         with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(node.outposts.passed)
-                nursery.start_soon(self._settle, send)
+            async with trio.open_nursery() as telling:
+                telling.start_soon(self._tell, before, send)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(node.outposts.passed)
+                    nursery.start_soon(self._settle)
+                telling.cancel_scope.cancel()
             return self._outcome(before)
         raise CommandError(Exit.TIMED_OUT, "sync.timeout")
 
-    async def _settle(self, send: Send) -> None:
+    async def _settle(self) -> None:
         """Until every peer that is connected, or comes in a moment, has said that it holds what we hold."""
         node = self._node
         with trio.move_on_after(MEET_SECONDS):
@@ -100,13 +103,20 @@ class Peers:
             with trio.move_on_after(LOOK_SECONDS):
                 await waiting[0].in_sync.wait()
                 waiting = self._unsettled(waiting)
-            told = [session for session, _ in node.sync.register.sessions.values()]
-            send(
-                {
-                    "done": sum(session.received_entries for session in told),
-                    "total": sum(max(session.announced_entries, session.received_entries) for session in told),
-                }
-            )
+
+    async def _tell(self, before: int, send: Send) -> None:
+        """How many entries have come, and how many are known to be on their way in or out."""
+        node = self._node
+        while True:
+            sessions = [session for session, _ in node.sync.register.sessions.values()]
+            left = sum(max(session.announced_entries - session.received_entries, 0) for session in sessions)
+            left += sum(outpost.mailbox.told.waiting for outpost in node.outposts.all())
+            done = self._entries() - before
+            send({"done": done, "total": done + left})
+            await trio.sleep(LOOK_SECONDS)
+
+    def _entries(self) -> int:
+        return sum(self._node.store.counters(space.no).entries for space in self._node.spaces.values())
 
     async def explain(self, params: dict[str, object]) -> object:
         """Who has a report, why it may not be here, and what would help; without an id: the same of everything."""
@@ -138,12 +148,11 @@ class Peers:
     def _outcome(self, before: int) -> dict[str, Any]:
         node = self._node
         sessions = [session for session, _ in node.sync.register.sessions.values()]
-        after = sum(node.store.counters(space.no).entries for space in node.spaces.values())
         outposts = node.outposts.all()
         return {
             "peers": len(sessions),
             "equal": sum(session.in_sync.is_set() for session in sessions),
-            "received": after - before,
+            "received": self._entries() - before,
             "relays": len(outposts),
             "relays_equal": sum(outpost.mailbox.told.settled for outpost in outposts),
         }

@@ -64,6 +64,7 @@ PATHS: dict[str, str] = {
     "there. Trying again.",
     # status and sync explain
     "path.heads": "PATH|STATE|SEEN|WAITING|ADDRESS",
+    "path.since": "{count} since {since}",
     "path.proxy": "proxy",
     "path.lan": "LAN",
     "path.peer": "peer",

@@ -19,9 +19,11 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parents[2]))  # the checkout, whatever else is installed
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # what tests and benches share
 
+import bench_bundle
 import bench_import
 import bench_in_sync
 import bench_latency
+import bench_mailbox
 import bench_memory
 import bench_relay_store
 import bench_sync
@@ -38,6 +40,8 @@ BENCHES: dict[str, Callable[[Context], list[Row]]] = {
     "sync": bench_sync.rows,
     "in-sync": bench_in_sync.rows,
     "latency": bench_latency.rows,
+    "bundle": bench_bundle.rows,
+    "mailbox": bench_mailbox.rows,
     "memory": bench_memory.rows,
     "relay-store": bench_relay_store.rows,
 }
