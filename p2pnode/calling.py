@@ -59,13 +59,14 @@ async def dial(dialler: Dialler, relay: RelayAt, circuit: bytes, ambient: Ambien
     stream = await dialler.open(relay.address, circuit)
     if isinstance(stream, Failure):
         raise CallFailed(stream)
-    call = Call(stream, relay.key, ambient)
+    call: Call | None = None
     try:
+        call = Call(stream, relay.key, ambient)
         await call.begin()
         yield call
         await call.end()
     finally:
-        if not call.handed_over:
+        if call is None or not call.handed_over:
             await trio.aclose_forcefully(stream)
 
 

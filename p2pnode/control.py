@@ -11,7 +11,8 @@ next before it has the answer. An error carries the exit code of section "exit c
     <- {"jsonrpc":"2.0","id":1,"error":{"code":4,"message":"…","data":{"key":"…","fields":{}}}}
 
 A file travels as a descriptor beside the line that needs it (SCM_RIGHTS), never as a path: whoever asks opens it, the
-daemon may be allowed less. One waits per connection; it is closed when its call has ended.
+daemon may be allowed less. It belongs to the line of the last byte that came with it, and is closed when that is
+answered, whatever the answer. One waits per connection beside the one in use; any other is closed at once.
 
 A streaming method also sends notifications under its own name until it ends: reports (`watch`), or how far a long call
 has come. What a client does not read is kept for it up to a bound; beyond, the client is cut off. Nobody waits for it.
@@ -116,20 +117,27 @@ class _Client:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     idle_since: float | None = None  # None while a request is being answered
     buffer: bytearray = field(default_factory=bytearray)
-    file: Descriptor | None = None  # came with what is in the buffer
+    file: Descriptor | None = None  # waits for the line in which `file_at` lies
+    file_at: int = 0  # place in the buffer of the last byte that came with it
 
-    def keep(self, descriptors: list[int]) -> None:
-        """Keeps the first where none waits; the others are closed."""
+    def keep(self, chunk: bytes, descriptors: list[int]) -> None:
+        """Adds what came; of descriptors the first is kept where none waits, the others are closed."""
+        self.buffer += chunk
         for number in descriptors:
             if self.file is None:
-                self.file = Descriptor(number)
+                self.file, self.file_at = Descriptor(number), len(self.buffer) - 1
             else:
                 os.close(number)
 
-    def close_file(self) -> None:
-        if self.file is not None:
-            os.close(self.file.number)
-            self.file = None
+    def take_line(self, end: int) -> tuple[bytes, Descriptor | None]:
+        """What is in the buffer before `end`, without the newline there, and the file that came beside it."""
+        line = bytes(self.buffer[:end])
+        del self.buffer[: end + 1]
+        file = None
+        if self.file is not None and self.file_at <= end:
+            file, self.file = self.file, None
+        self.file_at -= end + 1
+        return line, file
 
 
 @dataclass(eq=False, slots=True)
@@ -162,7 +170,7 @@ class _Desk:
                 self.note("control.failed", error=type(innermost(bug)).__name__)
             finally:
                 self.clients.discard(client)
-                client.close_file()
+                _close(client.file)
 
     def _make_room(self) -> bool:
         if len(self.clients) < self.limits.connections_max:
@@ -179,16 +187,22 @@ class _Desk:
     async def _converse(self, client: _Client) -> None:
         while True:
             client.idle_since = trio.current_time()
-            line = await self._line(client)
+            line, file = await self._line(client)
             client.idle_since = None
-            await self._tell(client, await self._reply(client, line))
+            try:
+                answer = await self._reply(client, line, file)
+            finally:
+                _close(file)
+            await self._tell(client, answer)
 
-    async def _reply(self, client: _Client, line: bytes) -> bytes:
+    async def _reply(self, client: _Client, line: bytes, file: Descriptor | None) -> bytes:
         asked: int | str | None = None
         try:
             request = _request(line)
             asked = request.id
-            result = await self._call(client, request)
+            if file is not None:
+                request.params["file"] = file
+            result = await self._carry_out(client, request)
             return encoded({"jsonrpc": "2.0", "id": asked, "result": result})
         except _Refused as told_apart:
             return _error(asked, told_apart.code, str(told_apart))
@@ -204,15 +218,6 @@ class _Desk:
                     self.note("control.failed", method=request.method, error=type(bug).__name__)
                     return _error(asked, INTERNAL_ERROR, "internal error")
             return _error(asked, told.code, told.message, {"key": told.key, "fields": told.fields})
-
-    async def _call(self, client: _Client, request: _Request) -> object:
-        if client.file is not None:
-            request.params["file"] = client.file
-        try:
-            return await self._carry_out(client, request)
-        finally:
-            if request.params.get("file") is client.file:
-                client.close_file()
 
     async def _carry_out(self, client: _Client, request: _Request) -> object:
         if handler := self.methods.get(request.method):
@@ -241,27 +246,22 @@ class _Desk:
 
     async def _until_gone(self, client: _Client) -> None:
         """Cancel the connection when the client leaves; keep what it sends meanwhile for later, up to a line."""
-        while chunk := await _some(client):
-            client.buffer += chunk
+        while await _some(client):
             if len(client.buffer) > self.limits.line_size_max:
                 break
         client.scope.cancel()
 
-    async def _line(self, client: _Client) -> bytes:
-        """The next line without its end; hangs up on a client that leaves or whose line is too long."""
+    async def _line(self, client: _Client) -> tuple[bytes, Descriptor | None]:
+        """The next line without its end, and its file; hangs up on a client that leaves or whose line is too long."""
         searched = 0
         while (end := client.buffer.find(b"\n", searched)) < 0 and len(client.buffer) <= self.limits.line_size_max:
             searched = len(client.buffer)
-            chunk = await _some(client)
-            if not chunk:
+            if not await _some(client):
                 raise _Hangup
-            client.buffer += chunk
         if not 0 <= end <= self.limits.line_size_max:
             await self._tell(client, _error(None, INVALID_REQUEST, "line too long"))
             raise _Hangup
-        line = bytes(client.buffer[:end])
-        del client.buffer[: end + 1]
-        return line
+        return client.take_line(end)
 
     async def _tell(self, client: _Client, line: bytes) -> None:
         with trio.move_on_after(self.limits.answer_seconds_max) as patience:
@@ -301,18 +301,25 @@ def _error(asked: int | str | None, code: int, message: str, data: Mapping[str, 
     return encoded({"jsonrpc": "2.0", "id": asked, "error": error})
 
 
-async def _some(client: _Client) -> bytes:
-    """What the client sends next; files that come with it are kept. Empty when it has left."""
+async def _some(client: _Client) -> bool:
+    """Keeps what the client sends next, and the files that come with it. False when it has left."""
     room = socket.CMSG_SPACE(DESCRIPTORS_MAX * INT_SIZE)
     try:
         chunk, ancillary, _, _ = await client.stream.socket.recvmsg(CHUNK_SIZE, room, socket.MSG_CMSG_CLOEXEC)
     except OSError:
-        return b""
+        return False
+    descriptors: list[int] = []
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             whole = len(data) // INT_SIZE
-            client.keep(list(struct.unpack(f"{whole}i", data[: whole * INT_SIZE])))
-    return bytes(chunk)
+            descriptors += struct.unpack(f"{whole}i", data[: whole * INT_SIZE])
+    client.keep(bytes(chunk), descriptors)
+    return bool(chunk)
+
+
+def _close(file: Descriptor | None) -> None:
+    if file is not None:
+        os.close(file.number)
 
 
 def _peer_uid(stream: trio.SocketStream) -> int:

@@ -15,6 +15,8 @@ import os
 import sys
 import unicodedata
 
+from p2pnode.sentences import TABLE, say
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,6 +75,12 @@ ESCAPER = _Escaper()
 def clean(text: object) -> str:
     """One line of somebody's text: nothing in it can leave its place."""
     return " ".join(_thinned(str(text).translate(CLEANER)).split())
+
+
+def word(about: str, slug: str) -> str:
+    """Our word for a state, a refusal or a warning of a path; where there is none, the daemon's."""
+    keys = (f"{about}.{slug}", f"relay.{slug}")
+    return next((say(key) for key in keys if key in TABLE), clean(slug))
 
 
 def quoted(text: object) -> str:

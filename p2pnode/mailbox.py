@@ -88,10 +88,16 @@ class Mailbox:
         self._members: object = None
         self._hurries = 0
 
+    @property
+    def owes(self) -> bool:
+        """Whether something has come since the last pass that waits for its delay."""
+        return self.told.state == "waiting" and self.told.refusal is None and self._due < inf
+
     def hurry(self) -> None:
         """Somebody asks for it: everything is looked at now, and appended without delay."""
         self._hurries += 1
-        self.passed = trio.Event()
+        if self.passed.is_set():  # who waits already is told with the same pass
+            self.passed = trio.Event()
         if trio.current_time() - self._looked_back > HURRIED_SECONDS:
             self._looked_back = -inf
         self._due = trio.current_time()
@@ -124,6 +130,7 @@ class Mailbox:
                 backoff = BACKOFF_SECONDS_MIN if self._hurries > hurries else min(2 * backoff, BACKOFF_SECONDS_MAX)
         finally:
             stop()
+            self.passed.set()  # nobody waits for a relay that was removed
 
     def _heard(self, news: News) -> None:
         if news.space is self._space:
@@ -133,6 +140,12 @@ class Mailbox:
         if self._due == inf:
             self._due = trio.current_time() + self._ambient.random() * self._pace.append_delay_seconds_max
             self._wake.set()
+
+    def _append_lost(self, topic: OpenTopic) -> None:
+        """What the relay has let go of, or lost, is appended again by whoever holds it."""
+        if topic.lost:
+            topic.lost = False
+            self._append_soon()
 
     def _pass(self, hurries: int, *, settled: bool) -> None:
         """A pass is over that began after so many hurries."""
@@ -144,6 +157,7 @@ class Mailbox:
 
     async def _round(self) -> None:
         """Ends when the week, or the epoch, does, or when it is time to look back again. Raises CallFailed."""
+        self._append_soon()  # what lay in a week that is over lies there no more
         week, epoch = week_of(self._ambient.now()), len(self._space.epochs)
         await self._store.relays.keep_live(self._relay_no, epoch, range(week - LIVE_WEEKS + 1, week + 2))
         if trio.current_time() - self._looked_back >= LOOK_BACK_SECONDS:
@@ -172,10 +186,13 @@ class Mailbox:
         row = await self._store.relays.topic(self._relay_no, epoch, week)
         async with dial(self._dialler, self._at, topic.key, self._ambient) as call:
             self.told.seen = self._ambient.now()
-            found = OpenTopic(self._exchange, self._space, call, topic, row.no, row.cursor, self.told.warnings)
+            found = OpenTopic(
+                self._exchange, self._space, call, topic, row.no, row.cursor, self.told.warnings, first=row.first
+            )
             try:
                 await found.read()
                 await found.read_again()
+                self._append_lost(found)
                 yield found
             except RelayRefused as error:  # of a READ
                 raise CallFailed(f"refused-{error.reason.name.lower()}") from error
@@ -183,30 +200,39 @@ class Mailbox:
     async def _wait(self, topic: OpenTopic) -> None:
         """Until something is new there, or to be done here."""
         self.told.state = "waiting"
-        until = min(self._due - trio.current_time(), WAIT_SECONDS_MAX * (0.5 + 0.5 * self._ambient.random()))
-        page = await topic.call.read(
-            topic.topic.key, topic.cursor.number, wait_seconds=max(1, int(until)), until=self._wake
-        )
+        begun = trio.current_time()
+        until = min(self._due - begun, WAIT_SECONDS_MAX * (0.5 + 0.5 * self._ambient.random()))
+        seconds = max(1, int(until))
+        page = await topic.call.read(topic.topic.key, topic.cursor.number, wait_seconds=seconds, until=self._wake)
+        if not page.messages:
+            with trio.move_on_at(begun + seconds):  # a relay that did not wait does not keep us busy
+                await self._wake.wait()
         self._wake = trio.Event()
         self.told.seen = self._ambient.now()
         if await topic.take(page):
             await topic.read()
+        self._append_lost(topic)
         members = self._space.members
         if members is not self._members:  # somebody may belong now whose entries were left lying
             self._members = members
             await topic.read_again()
+            if self._store.relays.waits_elsewhere(self._relay_no, topic.no):
+                self._looked_back = -inf
 
     # Appending
 
     async def _append(self, topic: OpenTopic, epoch: int, week: int) -> None:
         """Puts there what no live topic holds."""
-        self._due = inf
+        due, self._due = self._due, inf
         lacks = await self._note_waiting()
         if not lacks:
             return
         self.told.state = "appending"
         try:
             await self._append_to(topic, lacks)
+        except (CallFailed, StoreError):
+            self._due = due  # it has waited: the rest goes with the next call
+            raise
         except RelayRefused as error:
             self.told.refusal = error.reason.name.lower().replace("_", "-")
             self._due = trio.current_time() + REFUSED_SECONDS
@@ -244,7 +270,7 @@ class Mailbox:
         lacks = await self._store.relays.lacking(self._space.no, self._relay_no, left_out)
         self.told.waiting = sum(lack.last - lack.first + 1 for lack in lacks)
         if not lacks:
-            self.told.waiting_since = None
+            self.told.waiting_since = self.told.refusal = None
         elif self.told.waiting_since is None:
             self.told.waiting_since = self._ambient.now()
         return lacks

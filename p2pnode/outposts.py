@@ -102,6 +102,13 @@ class Outposts:
             outpost.mailbox.hurry()
             outpost.rendezvous.hurry()
 
+    async def catch_up(self) -> None:
+        """What has come since, from a relay or a peer, or was written because of it, goes out without delay too."""
+        for outpost in self._outposts.values():
+            if outpost.mailbox.owes:
+                outpost.mailbox.hurry()
+        await self.passed()
+
     async def passed(self) -> None:
         """Waits until each has been through what it was hurried to, or has failed to."""
         async with trio.open_nursery() as nursery:

@@ -45,7 +45,8 @@ async def order(store: Store, space: Space, theirs: Mapping[bytes, LogState]) ->
         for ours in differing
         if (first := _first_lacking(store, space, ours, theirs.get(ours.key))) is not None
     ]
-    lacks.sort(key=lambda lack: _place(lack.key, held[lack.key]))
+    ranks = {author: rank for rank, author in enumerate(space.members.authors)}  # each behind who invited it
+    lacks.sort(key=lambda lack: _place(lack.key, held[lack.key], ranks))
     return Order(lacks, sum(lack.last - lack.first + 1 for lack in lacks))
 
 
@@ -61,8 +62,11 @@ def _first_lacking(store: Store, space: Space, ours: LogState, theirs: LogState 
     return theirs.high + 1 if store.id_at(space.no, ours.key, theirs.high) == theirs.newest else 1
 
 
-def _place(key: bytes, log: HeldLog) -> tuple[int, int, bytes]:
-    return (key[0], log.head.lamport if key[0] == LogClass.MEMBERSHIP else -log.head.lamport, key)
+def _place(key: bytes, log: HeldLog, ranks: Mapping[bytes, int]) -> tuple[int, int, int, bytes]:
+    """Where a log stands in a bundle: membership by who invited whom, a claim first; the newest of the rest first."""
+    if key[0] == LogClass.MEMBERSHIP:
+        return (key[0], ranks.get(log.log.author, len(ranks)), log.head.lamport, key)
+    return (key[0], 0, -log.head.lamport, key)
 
 
 def runs(store: Store, space: Space, lacks: Sequence[Lack], size_max: int = RUN_SIZE_MAX) -> Iterator[Run]:

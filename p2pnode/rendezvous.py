@@ -38,11 +38,14 @@ class Rendezvous:
         self._dialler = dialler
         self._ambient = ambient
         self._hurry = trio.Event()
+        self._retry = trio.Event()
         self._lane: int | None = None  # where we wait now
+        self._walked: int | None = None  # where we are looking now
 
     def hurry(self) -> None:
-        """Somebody asks for it: walk through the lanes now."""
+        """Somebody asks for it: be there, and walk through the lanes, now."""
         self._hurry.set()
+        self._retry.set()
 
     async def run(self) -> None:
         """Waits and walks until cancelled."""
@@ -54,20 +57,24 @@ class Rendezvous:
         """Is there for whoever comes."""
         backoff = RETRY_SECONDS_MIN
         while True:
-            self._lane = int(self._ambient.random() * MEETING_LANES)
+            self._lane = self._other_lane()
             seconds = int(WAIT_SECONDS_MAX * (0.5 + 0.5 * self._ambient.random()))
             self.state = "waiting"
+            begun = trio.current_time()
             try:
-                await self._meet(self._lane, seconds, nursery)
-                backoff = RETRY_SECONDS_MIN
-                continue
+                met = await self._meet(self._lane, seconds, nursery)
+                if trio.current_time() - begun >= (RETRY_SECONDS_MIN if met else seconds):
+                    backoff = RETRY_SECONDS_MIN
+                    continue  # else: a relay that answers at once does not keep us busy
             except CallFailed as error:
                 self.state = error.reason
             except RelayRefused as error:
                 self.state = f"refused-{error.reason.name.lower()}"
             self._lane = None
-            await trio.sleep(backoff * (0.5 + self._ambient.random()))
-            backoff = min(2 * backoff, RETRY_SECONDS_MAX)
+            self._retry = trio.Event()
+            with trio.move_on_after(backoff * (0.5 + self._ambient.random())) as pause:
+                await self._retry.wait()
+            backoff = min(2 * backoff, RETRY_SECONDS_MAX) if pause.cancelled_caught else RETRY_SECONDS_MIN
 
     async def _walk(self, nursery: trio.Nursery) -> None:
         """Goes through the lanes, each in a connection of its own, until somebody is there."""
@@ -76,12 +83,19 @@ class Rendezvous:
             lanes = [lane for lane in range(MEETING_LANES) if lane != self._lane]
             lanes.sort(key=lambda _: self._ambient.random())
             with suppress(CallFailed, RelayRefused):  # `_wait` says what is wrong with the relay
-                for lane in lanes:
-                    if lane != self._lane and await self._meet(lane, 0, nursery):
+                for self._walked in lanes:
+                    if self._walked != self._lane and await self._meet(self._walked, 0, nursery):
                         break
+            self._walked = None
             pause = AMONG_OTHERS_SECONDS if self._connected() else ALONE_SECONDS
             with trio.move_on_after(pause * (0.75 + 0.5 * self._ambient.random())):
                 await self._hurry.wait()
+
+    def _other_lane(self) -> int:
+        """A lane at random, but for the one that is being tried: we would meet ourselves there."""
+        while (lane := int(self._ambient.random() * MEETING_LANES)) == self._walked:
+            pass
+        return lane
 
     async def _meet(self, lane: int, wait_seconds: int, nursery: trio.Nursery) -> bool:
         """Whether somebody was there; what follows goes on in the nursery. Raises CallFailed or RelayRefused."""

@@ -25,6 +25,8 @@ from protocol.relay_messages import Page
 
 KEEP_DAYS = LIVE_WEEKS * 7
 REREAD_MAX = 64  # messages that are fetched once more in one look
+PAGES_MAX = 1024  # read in one go, each up to PAGE_SIZE_MAX: four times what a topic holds at a usual relay
+HASHES_MAX = 4096  # with which stories are compared; who appends has read to the end a moment before
 RESTARTS_MAX = 2  # of one topic in one call: a relay that changes its story again and again is left alone
 
 
@@ -39,28 +41,31 @@ class OpenTopic:
     no: int
     cursor: Cursor
     warnings: set[str]
-    first: int = 1  # the oldest message that the relay still keeps
+    first: int  # the oldest message that the relay still keeps
+    lost: bool = False  # something that lay there does so no more
     _restarts: int = 0
-    _hashes: dict[int, bytes] = field(default_factory=dict)  # running hashes of the messages read last
+    _hashes: dict[int, bytes] = field(default_factory=dict)  # running hashes of what this call has read last
 
     # Reading
 
     async def read(self) -> None:
         """Takes everything up to the topic's end. Raises CallFailed."""
-        while await self.take(await self.call.read(self.topic.key, self.cursor.number)):
-            pass
+        for _ in range(PAGES_MAX):
+            if not await self.take(await self.call.read(self.topic.key, self.cursor.number)):
+                return
+        raise CallFailed("slow")  # a topic without an end: it goes on after a while
 
     async def take(self, page: Page) -> bool:
         """Takes a page that was asked for at the cursor; whether there may be more behind it."""
         if not await self._continues(page):
             return True
-        self._hashes = {self.cursor.number: self.cursor.hash}
+        self._know(self.cursor)
         taking = Taking(self.exchange, self.space)
         numbers: dict[int, int] = {}
         runs: list[Run] = []
         for message in page.messages:
             self.cursor = self.cursor.behind(message)
-            self._hashes[self.cursor.number] = self.cursor.hash
+            self._know(self.cursor)
             for run in self._opened(message, self.cursor.number):
                 numbers[id(run)] = self.cursor.number
                 runs.append(run)
@@ -68,6 +73,7 @@ class OpenTopic:
         if taking.tally.refused:
             self._warn("refused")
         moved = page.messages or page.first != self.first
+        self.lost |= page.first > self.first
         self.first = page.first
         if moved:
             posted = [entry for run, outcome in ended for entry in _lying(numbers[id(run)], run, outcome)]
@@ -94,13 +100,15 @@ class OpenTopic:
     async def _continues(self, page: Page) -> bool:
         """Whether the page goes on from our cursor; False where the topic begins anew."""
         cursor = self.cursor
-        if page.newest < cursor.number or (page.base == cursor.number and page.hash != cursor.hash):
+        other_hash = page.base == cursor.number and page.hash != cursor.hash
+        if page.newest < cursor.number or page.first < self.first or other_hash:
             self._restarts += 1
             if self._restarts > RESTARTS_MAX:
                 raise CallFailed("broke-rules")
             self._warn("restored")
             await self.exchange.store.relays.begin_again(self.no)
-            self.cursor, self.first = BEGINNING, 1
+            self.cursor, self.first, self.lost = BEGINNING, 1, True
+            self._hashes.clear()
             return False
         if page.base != cursor.number:  # what lay between has expired
             self.cursor = Cursor(page.base, page.hash)
@@ -130,6 +138,11 @@ class OpenTopic:
                 pass
         return None
 
+    def _know(self, cursor: Cursor) -> None:
+        self._hashes[cursor.number] = cursor.hash
+        if len(self._hashes) > HASHES_MAX:
+            del self._hashes[next(iter(self._hashes))]
+
     def _warn(self, what: str) -> None:
         self.warnings.add(what)
         events.log("mailbox.warning", about=what)
@@ -140,8 +153,10 @@ class OpenTopic:
         """One message more, and what it holds lies there. Raises CallFailed or RelayRefused."""
         store = self.exchange.store
         number = await self.call.append(self.topic, packed.message, KEEP_DAYS)
-        if number == self.cursor.number + 1:
-            self.cursor = self.cursor.behind(packed.message)
+        if number != self.cursor.number + 1:
+            return await self.read()  # somebody was faster: ours lies there when it is read there
+        self.cursor = self.cursor.behind(packed.message)
+        self._know(self.cursor)
         posted: list[Posted] = []
         for run in packed.runs:
             if store.id_at(self.space.no, run.key, run.first_seq) == run.ids[0]:
@@ -149,6 +164,7 @@ class OpenTopic:
             else:
                 posted.append(Posted(number, run.key, run.first_seq, run.last_seq, Content.BRANCH))
         await store.relays.read_on(self.space.no, self.no, self.cursor, self.first, posted, ())
+        return None
 
 
 def _waits(outcome: Outcome | None) -> bool:

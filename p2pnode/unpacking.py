@@ -2,7 +2,7 @@
 
 A bundle may have been made by anybody who holds the secret, on any day, and damaged since. Each run stands by itself:
 one that is refused or comes too early costs nobody else anything. Membership runs whose author is not known yet wait
-for the rest of the bundle, which may say who that is.
+for the rest of the bundle, which may say who that is, and are tried again before anything else is.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from protocol.entry import LogClass
 from protocol.errors import RemoteProtocolError
 from protocol.log import Head, Run, Verdict, judge, prove_untrusted
 
-WAITING_ENTRIES_MAX = 16_384  # of membership runs kept back for what the rest of the bundle says
+WAITING_ENTRIES_MAX = 4096  # of membership runs kept back for what the rest of the bundle says: judged in half a second
 WAITING_SIZE_MAX = 4 * 1024 * 1024  # bytes of their payloads
 ROUNDS_MAX = 16  # an honest bundle, its parts in any order, needs as many as its longest chain of invitations
 ID_KEPT = 8  # bytes of each id that would be new: who makes two alike deceives a forecast
@@ -70,24 +70,33 @@ class _Unpacking:
         self._waiting: list[tuple[Run, Outcome]] = []
 
     async def take(self, runs: Sequence[Run]) -> Ended:
-        """Takes what comes next, in one transaction; those that wait for the rest are not among what is returned."""
+        """Takes what comes next, membership first; those that wait for the rest are not among what is returned."""
         if len(runs) < exchange_module.PROVE_IN_THREADS_MIN:
             good, ended = _proven(runs)
         else:
             good, ended = await trio.to_thread.run_sync(_proven, runs)
-        return self._counted(ended + self._kept_back(await self._judged(good)))
+        told = await self._judged([run for run in good if run.log.log_class is LogClass.MEMBERSHIP])
+        ended += self._kept_back(told)
+        if any(outcome.verdict is Verdict.EXTENDS for _, outcome in told):
+            ended += await self._again()
+        ended += await self._judged([run for run in good if run.log.log_class is not LogClass.MEMBERSHIP])
+        return self._counted(ended)
 
     async def finish(self) -> Ended:
-        """The bundle is over: takes what waited, for as long as one of them tells who another's author is."""
+        """The bundle is over: what still waits has come to its end."""
+        ended = [*await self._again(), *self._waiting]
+        self._waiting = []
+        return self._counted(ended)
+
+    async def _again(self) -> Ended:
+        """Takes what waits, for as long as one of them tells who another's author is."""
         ended: Ended = []
         for _ in range(ROUNDS_MAX):
             before, self._waiting = self._waiting, []
             ended += self._kept_back(await self._judged([run for run, _ in before]))
             if len(self._waiting) == len(before):
                 break
-        ended += self._waiting
-        self._waiting = []
-        return self._counted(ended)
+        return ended
 
     async def _judged(self, runs: Sequence[Run]) -> list[tuple[Run, Outcome]]:
         return list(zip(runs, await self._commit(runs), strict=True)) if runs else []

@@ -4,7 +4,8 @@
     topic  derived from the join secret and the relay's key, used for nothing else
 
 Whoever has the invitation can fetch it for as long as the relay keeps it, more than once: it opens what the space holds
-for reading. Who may write is settled as ever, by the first claim and its grant.
+for reading. Who may write is settled as ever, by the first claim and its grant. Whoever has it can also put something
+else there: a welcome is one whose secrets fit the founding entry that the space is named after.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from p2pnode import packing
 from p2pnode.ambient import Ambient
 from p2pnode.calling import CallFailed, RelayAt, dial
 from p2pnode.socks import Dialler
-from p2pnode.space import Space
+from p2pnode.space import Space, statements_of
 from p2pnode.store import Store
 from protocol.bundle import SALT_SIZE, Opener, Part, Sealer, Unsealer
 from protocol.invite import Invitation
@@ -22,6 +23,7 @@ from protocol.limits import BUNDLE_CHUNK_SIZE, KEEP_DAYS_MAX
 from protocol.log import Run, lean
 from protocol.mailbox import welcome_topic
 from protocol.messages import RunMessage, Welcome
+from protocol.statement import Founding, epoch_hash
 
 DAY_SECONDS = 24 * 3600
 MESSAGES_MAX = 64  # of one welcome: membership logs of a hundred thousand entries
@@ -56,7 +58,7 @@ async def leave(
 async def fetch(invitation: Invitation, at: RelayAt, dialler: Dialler, ambient: Ambient) -> Found | None:
     """The welcome that lies at a relay; None where none does. Raises CallFailed or RelayRefused."""
     topic = welcome_topic(invitation.join_secret, at.key)
-    epochs: tuple[bytes, ...] = ()
+    welcomes: list[tuple[bytes, ...]] = []
     runs: list[Run] = []
     after = 0
     async with dial(dialler, at, topic.key, ambient) as call:
@@ -68,7 +70,7 @@ async def fetch(invitation: Invitation, at: RelayAt, dialler: Dialler, ambient: 
                     for part in unsealer.read_untrusted(message[at_byte : at_byte + BUNDLE_CHUNK_SIZE]):
                         match part:
                             case Welcome(secrets):
-                                epochs = epochs or secrets
+                                welcomes.append(secrets)
                             case RunMessage(unproven):
                                 runs.append(unproven)
                             case _:
@@ -76,4 +78,12 @@ async def fetch(invitation: Invitation, at: RelayAt, dialler: Dialler, ambient: 
             after = page.base + len(page.messages)
             if not page.messages or after >= page.newest:
                 break
-    return Found(epochs, runs) if epochs else None
+    named = _epoch_hashes(invitation.space, runs)
+    epochs = next((secrets for secrets in welcomes if not named.isdisjoint(map(epoch_hash, secrets))), None)
+    return Found(epochs, runs) if epochs is not None else None
+
+
+def _epoch_hashes(space: bytes, runs: Sequence[Run]) -> set[bytes]:
+    """What the founding entry among these says of the first epoch's secret: the space is named after that entry."""
+    founding = [run.first(1) for run in runs if run.ids[0] == space]
+    return {said.body.epoch_hash for said in statements_of(space, founding) if isinstance(said.body, Founding)}

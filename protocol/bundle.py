@@ -154,6 +154,19 @@ class Unsealer:
         """Whether the last chunk that was read is the last one of the bundle. What is damaged before it was told."""
         return self._ended and not self._behind
 
+    @property
+    def behind(self) -> bool:
+        """Whether something was read that stands behind the end: nothing of it can be of any use."""
+        return self._behind
+
+    def skip(self) -> int:
+        """Passes over the chunks that hang on one that could not be read; how many, before the next segment."""
+        if self._stream is not None:
+            return 0
+        count = -self._chunks % BUNDLE_SEGMENT_CHUNKS
+        self._chunks += count
+        return count
+
     def read_untrusted(self, chunk: bytes) -> list[Found]:
         """What the next chunk holds. Any bytes may be given: what cannot be read is Damaged or Malformed."""
         begins = self._chunks % BUNDLE_SEGMENT_CHUNKS == 0

@@ -1,4 +1,7 @@
-"""A daemon that only answers: what the command line is tested against. Every call it got is in `calls`."""
+"""A daemon that only answers: what the command line is tested against. Every call it got is in `calls`.
+
+Where an open file came beside a call, the callable that answers finds its descriptor in the params as `file`.
+"""
 
 import json
 import os
@@ -44,21 +47,36 @@ class FakeDaemon:
             threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
 
     def _converse(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rwb") as lines:
-            for line in lines:
-                request = json.loads(line)
-                self.calls.append((request["method"], request["params"]))
-                for note in self._notes.get(request["method"], []):
-                    self._say(lines, {"method": request["method"], "params": note})
-                answer = self._answers.get(request["method"])
-                if isinstance(answer, Callable):  # type: ignore[arg-type]
-                    answer = answer(request["params"])
-                if answer is None:
+        with connection, connection.makefile("wb") as lines:
+            buffer, files = b"", list[int]()
+            while True:
+                data, sent, _, _ = socket.recv_fds(connection, 65536, 4)
+                if not data:
                     return
-                if isinstance(answer, dict) and set(answer) == {"error"}:
-                    self._say(lines, {"id": request["id"], "error": answer["error"]})
-                else:
-                    self._say(lines, {"id": request["id"], "result": answer})
+                buffer, files = buffer + data, [*files, *sent]
+                while b"\n" in buffer:
+                    line, _, buffer = buffer.partition(b"\n")
+                    going_on = self._answered(lines, json.loads(line), files)
+                    for number in files:
+                        os.close(number)
+                    files = []
+                    if not going_on:
+                        return
+
+    def _answered(self, lines: Any, request: dict[str, Any], files: list[int]) -> bool:
+        self.calls.append((request["method"], request["params"]))
+        for note in self._notes.get(request["method"], []):
+            self._say(lines, {"method": request["method"], "params": note})
+        answer = self._answers.get(request["method"])
+        if isinstance(answer, Callable):  # type: ignore[arg-type]
+            answer = answer({**request["params"], "file": files[0]} if files else request["params"])
+        if answer is None:
+            return False
+        if isinstance(answer, dict) and set(answer) == {"error"}:
+            self._say(lines, {"id": request["id"], "error": answer["error"]})
+        else:
+            self._say(lines, {"id": request["id"], "result": answer})
+        return True
 
     @staticmethod
     def _say(lines: Any, message: dict[str, Any]) -> None:

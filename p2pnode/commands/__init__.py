@@ -76,7 +76,7 @@ def _command(words: list[str], before: list[str]) -> int:
     module, verbs = NOUNS[noun]
     verb = noun
     if verbs:
-        if words and words[0] in ("-h", "--help"):
+        if words and words[0] in ("-h", "--help") and "" not in verbs:
             return _help({noun: NOUNS[noun]})
         if words and words[0] in verbs:
             verb = words.pop(0)

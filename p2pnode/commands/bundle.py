@@ -42,8 +42,8 @@ def export(args: Namespace) -> int:
         params = arguments.params(args, "space", "for_peer")
         if args.since is not None:
             with _opened(args.since) as since:
-                daemon.call("bundle.since", arguments.params(args, "space"), seconds=None, file=since)
-            params["for_peer"] = True
+                kept = daemon.call("bundle.since", arguments.params(args, "space"), seconds=None, file=since)
+            params["since"] = kept["since"]
 
         def told_on_the_way(note: Any) -> None:
             bar.update(note["done"], note["total"], say("bundle.packing", done=note["done"], total=note["total"]))
@@ -112,17 +112,33 @@ def _fresh(path: str) -> Iterator[int]:
     part = f"{path}.part"
     try:
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileExistsError as error:
+        raise CommandError(Exit.FAILED, "bundle.part", file=display.clean(part)) from error
     except OSError as error:
         raise CommandError(Exit.FAILED, "bundle.unwritable", reason=error.strerror) from error
     try:
         yield descriptor
-        os.rename(part, path)
+        _name(part, path)
     except BaseException:
         with suppress(OSError):
             os.unlink(part)
         raise
     finally:
         os.close(descriptor)
+
+
+def _name(part: str, path: str) -> None:
+    """Gives a file its name, and sees that onto the disk too: the stick may be pulled the moment we say so."""
+    try:
+        os.rename(part, path)
+    except OSError as error:
+        raise CommandError(Exit.FAILED, "bundle.unwritable", reason=error.strerror) from error
+    with suppress(OSError):  # not every file system can
+        directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 VERBS = {"export": (declare_export, export), "import": (declare_import, bring_in)}

@@ -6,8 +6,9 @@ import os
 from functools import partial
 
 from p2pnode import arguments, asking, client, display, hardening, homelock, paths
+from p2pnode.commands.status import relay_states
 from p2pnode.failures import CommandError, Exit
-from p2pnode.sentences import TABLE, say
+from p2pnode.sentences import say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,30 +100,19 @@ def list_relays(args: Namespace) -> int:
     """Those of all spaces, and how it stands with each."""
     with client.Daemon(arguments.home(args)) as daemon:
         told = daemon.call("relay.list")
-    rows = [row(relay) for relay in told]
+    rows = [row for relay in told for row in rows_of(relay)]
     heads = say("relay.heads").split("|")
     lines = display.table(heads, rows, display.page_columns(), right="lllr") if rows else [say("relay.none")]
     display.result(args.json, told, lines)
     return Exit.DONE
 
 
-def row(relay: dict[str, Any]) -> list[str]:
-    """One relay in `relay list`."""
-    about = [word("relay", relay["state"]), *(word("refusal", slug) for slug in [relay["refusal"]] if slug)]
-    about += [word("warning", slug) for slug in relay["warnings"]]
-    return [
-        ", ".join(about),
-        word("meeting", relay["meeting"]),
-        (relay["seen"] or "-")[:16],
-        f"{relay['waiting']:,}",
-        display.clean(relay["address"]),
-    ]
-
-
-def word(about: str, slug: str) -> str:
-    """Our word for a state, a refusal or a warning; where there is none, the daemon's."""
-    keys = (f"{about}.{slug}", f"relay.{slug}")
-    return next((say(key) for key in keys if key in TABLE), display.clean(slug))
+def rows_of(relay: dict[str, Any]) -> list[list[str]]:
+    """One relay in `relay list`; what is wrong with it stands below it."""
+    state, *more = relay_states(relay)
+    seen, waiting = (relay["seen"] or "-")[:16], f"{relay['waiting']:,}"
+    first = [state, display.word("meeting", relay["meeting"]), seen, waiting, display.clean(relay["address"])]
+    return [first, *([word, "", "", "", ""] for word in more)]
 
 
 def declare_remove(parser: Parser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from p2pnode import arguments, client, display
-from p2pnode.commands.relay import word
 from p2pnode.failures import Exit
 from p2pnode.sentences import say
 
@@ -42,7 +41,7 @@ def _lines(told: Any) -> list[str]:
     lines = [f"{name.ljust(wide)}  {display.clean(value)}" for name, value in facts]
     if not told["spaces"]:
         return [*lines, "", say("status.spaceless")]
-    return [*lines, "", *space_table(told["spaces"]), "", *path_table(told["paths"])]
+    return [*lines, "", *space_table(told["spaces"]), "", *path_table(told.get("paths", []))]
 
 
 def space_table(spaces: list[Any]) -> list[str]:
@@ -66,16 +65,13 @@ def space_table(spaces: list[Any]) -> list[str]:
 
 def path_table(paths: list[Any]) -> list[str]:
     """Every way in and out, one a row: what it does, or why it does nothing."""
-    rows = [
-        [
-            say(f"path.{path['kind']}"),
-            _state(path),
-            (path.get("seen") or "-")[:16],
-            _waiting(path),
-            display.clean(path.get("address", "")),
-        ]
-        for path in paths
-    ]
+    rows = []
+    for path in paths:
+        state, *more = _states(path)
+        address = display.clean(path.get("address", ""))
+        seen = (path.get("seen") or "-")[:16]
+        rows.append([display.word("path", path["kind"]), state, seen, _waiting(path), address])
+        rows += [["", word, "", "", ""] for word in more]
     return display.table(say("path.heads").split("|"), rows, display.page_columns(), right="lllr")
 
 
@@ -86,16 +82,18 @@ def _waiting(path: Any) -> str:
     return say("path.since", count=f"{path['waiting']:,}", since=path["waiting_since"][11:16])
 
 
-def _state(path: Any) -> str:
-    match path["kind"]:
-        case "relay":
-            told = [word("relay", path["state"])]
-            told += [word("refusal", path["refusal"])] if path["refusal"] else []
-            return ", ".join(told + [word("warning", slug) for slug in path["warnings"]])
-        case "peer":
-            return word("peer", path["state"])
-        case _:
-            return word("path", path["state"])
+def relay_states(relay: Any) -> list[str]:
+    """What a mailbox does, why it takes nothing, and what it did wrong."""
+    told = [display.word("relay", relay["state"])]
+    told += [display.word("refusal", slug) for slug in [relay["refusal"]] if slug]
+    return told + [display.word("warning", slug) for slug in relay["warnings"]]
+
+
+def _states(path: Any) -> list[str]:
+    """What a path does, and what is wrong with it: a row each, so that the address has room."""
+    if path["kind"] == "relay":
+        return relay_states(path)
+    return [display.word("peer" if path["kind"] == "peer" else "path", path["state"])]
 
 
 VERBS = {"status": (declare, status)}

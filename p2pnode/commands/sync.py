@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from p2pnode import arguments, client, display
-from p2pnode.commands.relay import word
 from p2pnode.failures import Exit
-from p2pnode.sentences import say
+from p2pnode.sentences import TABLE, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def sync(args: Namespace) -> int:
         told = daemon.call("sync", arguments.params(args, "wait", "timeout"), told=told_on_the_way, seconds=None)
     key = "sync.done" if args.wait else "sync.begun"
     lines = [say(key, peers=told["peers"], equal=told["equal"], received=told["received"])]
-    if told["relays"] and args.wait:
+    if args.wait and told.get("relays"):  # an older daemon knows of none
         lines.append(say("sync.relays", equal=told["relays_equal"], relays=told["relays"]))
     display.result(args.json, told, lines)
     return Exit.DONE
@@ -48,7 +47,8 @@ def explain(args: Namespace) -> int:
     with client.Daemon(arguments.home(args)) as daemon:
         told = daemon.call("sync.explain", arguments.params(args, "id", "space"))
     lines = [say("explain.here")] if told["here"] else []
-    lines.append(say("explain.peers", equal=told["peers_equal"], peers=told["peers"]))
+    peers = {"equal": told["peers_equal"], "peers": told["peers"]}
+    lines.append(say("explain.peers", **peers) if told["peers"] else say("explain.alone"))
     if told["here"] and told["relays"]:
         lines.append(say("explain.relays", holding=told["relays_holding"], relays=told["relays"]))
     lines += [_sentence(reason) for reason in told["reasons"]] or [say("explain.well")]
@@ -57,9 +57,12 @@ def explain(args: Namespace) -> int:
 
 
 def _sentence(reason: Any) -> str:
-    fields = {name: display.clean(value) for name, value in reason["fields"].items()}
+    if reason["key"] not in TABLE:  # of a newer daemon
+        return display.clean(reason["key"])
+    given = {name: say("explain.never") if value is None else value for name, value in reason["fields"].items()}
+    fields = {name: display.clean(value) for name, value in given.items()}
     if "why" in fields:
-        fields["why"] = word("relay", fields["why"])
+        fields["why"] = display.word("relay", fields["why"])
     return say(reason["key"], **fields)
 
 

@@ -9,10 +9,13 @@ from p2pnode import bundles
 from p2pnode.control import Handler, Send, Stream
 from p2pnode.failures import CommandError, Exit
 from p2pnode.methods.asked import Asked, space_of
+from protocol.errors import InputRefused
 
 if TYPE_CHECKING:
     from p2pnode.node import Node
     from protocol.frontier import LogState
+
+TOKEN_SIZE = 16
 
 
 class Bundles:
@@ -20,17 +23,19 @@ class Bundles:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._since: dict[str, dict[bytes, LogState]] = {}  # the last frontier that was asked for, by its token
         self.calls: Mapping[str, Handler] = {"bundle.since": self.since}
         self.streams: Mapping[str, Stream] = {"bundle.import": self.bring_in, "bundle.export": self.write}
 
     async def since(self, params: dict[str, object]) -> object:
-        """Keeps the frontier of a bundle for the export that follows: what its maker holds already is left out."""
+        """Keeps the frontier of a bundle for the export that names the token: what its maker holds is left out."""
         asked = Asked(params)
         file, space = asked.file("file"), space_of(self._node.spaces, asked)
         asked.done()
         frontier = await bundles.frontier_of(space, file)
-        await self._node.store.relays.keep_theirs(space.no, frontier.values())
-        return {"logs": len(frontier)}
+        token = self._node.ambient.entropy(TOKEN_SIZE).hex()
+        self._since = {token: frontier}
+        return {"since": token, "logs": len(frontier)}
 
     async def bring_in(self, params: dict[str, object], send: Send) -> object:
         asked = Asked(params)
@@ -48,9 +53,14 @@ class Bundles:
     async def write(self, params: dict[str, object], send: Send) -> object:
         asked = Asked(params)
         file, space, for_peer = asked.file("file"), space_of(self._node.spaces, asked), asked.flag("for_peer")
+        since = asked.maybe("since")
         asked.done()
         theirs: dict[bytes, LogState] = {}
-        if for_peer:
+        if since is not None:
+            if since not in self._since:
+                raise InputRefused("since", "unknown")
+            theirs = self._since.pop(since)
+        elif for_peer:
             theirs = await self._node.store.relays.theirs(space.no)
             if not theirs:
                 raise CommandError(Exit.NOT_FOUND, "bundle.no_peer")

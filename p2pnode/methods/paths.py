@@ -130,7 +130,7 @@ def _relay_reasons(node: Node, outpost: Outpost) -> Iterator[Reason]:
     told = outpost.mailbox.told
     address = str(outpost.address.address)
     if told.state not in AT_WORK:
-        fields = {"address": address, "why": told.state, "seen": when(told.seen) or "-"}
+        fields = {"address": address, "why": told.state, "seen": when(told.seen)}
         yield Reason(_of("explain.relay", told.state), fields)
     for warning in sorted(told.warnings):
         yield Reason(f"explain.relay_{warning}", {"address": address})
@@ -138,7 +138,8 @@ def _relay_reasons(node: Node, outpost: Outpost) -> Iterator[Reason]:
         yield Reason(_of("explain.refused", told.refusal), {"address": address, "why": told.refusal})
     if told.waiting and told.waiting_since is not None:
         minutes = int(node.ambient.now() - told.waiting_since) // 60
-        yield Reason("explain.relay_waiting", {"address": address, "count": told.waiting, "minutes": minutes})
+        key = "explain.relay_waiting" if told.state in AT_WORK and told.refusal is None else "explain.relay_owed"
+        yield Reason(key, {"address": address, "count": told.waiting, "minutes": minutes})
 
 
 def _of(prefix: str, slug: str) -> str:

@@ -85,6 +85,7 @@ class Peers:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(node.outposts.passed)
                     nursery.start_soon(self._settle)
+                await node.outposts.catch_up()
                 telling.cancel_scope.cancel()
             return self._outcome(before)
         raise CommandError(Exit.TIMED_OUT, "sync.timeout")

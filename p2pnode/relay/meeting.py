@@ -14,6 +14,7 @@ from protocol.relay_messages import Meet, Met, Reason, Refused
 from protocol.relaying import RelayConnection
 
 CHUNK_SIZE = 64 * 1024
+TELL_SECONDS = 60.0  # for our last word, and what was answered before it: who does not read keeps no place
 
 
 @dataclass(eq=False, slots=True)
@@ -33,7 +34,10 @@ class _Seat:
         self.connection.send(answer)
         if isinstance(answer, Refused):
             self.connection.close()
-        await self.stream.send_all(self.connection.data_to_send(trio.current_time()))
+        with trio.move_on_after(TELL_SECONDS) as late:
+            await self.stream.send_all(self.connection.data_to_send(trio.current_time()))
+        if late.cancelled_caught:
+            raise trio.BrokenResourceError("a caller that does not read")
 
 
 class MeetingPoint:

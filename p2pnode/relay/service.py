@@ -7,6 +7,7 @@ Its key is all that a caller needs beside the address, and without it the port i
 topic and no size in it.
 """
 
+from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -24,6 +25,27 @@ from protocol.noise import KeyPair
 from protocol.relaying import RelayConnection
 
 EXPIRE_SECONDS = 3600.0  # between two looks at what has had its day
+JUMP_SECONDS = 30 * DAY_SECONDS  # a clock that goes so far at once is wrong, or was
+JUMP_DAYS_HELD = 7  # before such a clock is believed: somebody, or the network, may set it right
+
+
+@dataclass(slots=True)
+class _WatchedClock:
+    """The machine's clock, beside one that only counts: what lies here is not let go of because a battery was empty."""
+
+    ahead: float  # of the one that counts, as it is believed
+    _doubted: float | None = None  # since when
+
+    def believed(self, now: float, counted: float) -> bool:
+        """Whether the day may be taken from the clock."""
+        if abs(now - counted - self.ahead) > JUMP_SECONDS:
+            if self._doubted is None:
+                self._doubted = counted
+            if counted - self._doubted < JUMP_DAYS_HELD * DAY_SECONDS:
+                return False
+        self._doubted = None
+        self.ahead = now - counted
+        return True
 
 
 class Relay:
@@ -42,11 +64,15 @@ class Relay:
     async def run(self) -> None:
         """Passes on news and lets go of what has had its day, until cancelled."""
         stop = self._shelf.heard(self._waiting.tell)
+        clock = _WatchedClock(self._ambient.now() - trio.current_time())
         try:
             while True:
                 try:
-                    gone = await self._shelf.expire(int(self._ambient.now() // DAY_SECONDS))
-                    events.log("relay.expired", messages=gone)
+                    if clock.believed(self._ambient.now(), trio.current_time()):
+                        gone = await self._shelf.expire(int(self._ambient.now() // DAY_SECONDS))
+                        events.log("relay.expired", messages=gone)
+                    else:
+                        events.log("relay.clock_jumped")
                 except StoreError as error:
                     events.log("relay.store_failed", error=type(error).__name__)
                 await trio.sleep(EXPIRE_SECONDS)

@@ -43,6 +43,8 @@ TABLE: dict[str, str] = {
     "refused.address.unspecified": "nobody can be reached at this address: name one of a machine.",
     "refused.relay.malformed": "a relay is written HOST:PORT/KEY, as `p2pnode relay run` prints it.",
     "refused.relay.key": "the key of the relay is not whole: copy all of the line that `p2pnode relay run` prints.",
+    "refused.relay.port": "the port of the relay is not between 1 and {limit}.",
+    "refused.relay.unspecified": "no relay can be reached at this address: name one of a machine.",
     "refused.not-a-file": "--{field} is not an open file.",
     "refused.invite.truncated": "the end of the invitation is missing: copy all of it.",
     "refused.invite.too-long": "there is more than one invitation here: copy just one.",

@@ -41,7 +41,7 @@ HELP: dict[str, str] = {
     "example.peer.add": "p2pnode peer add 192.168.1.7:4000",
     "help.peer.list": "List the nodes this one knows, and how it stands with them.",
     "example.peer.list": "p2pnode peer list",
-    "help.sync": "Meet whoever can be met, now.",
+    "help.sync": "Meet whoever can be met, now. `p2pnode sync explain` says why something is not here.",
     "example.sync": "p2pnode sync --wait --timeout 60",
     "help.sync.explain": "Say who has a report, why something is not here, and what would help.",
     "example.sync.explain": "p2pnode sync explain 4f1c09",

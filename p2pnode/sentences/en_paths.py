@@ -21,6 +21,7 @@ PATHS: dict[str, str] = {
     "bundle.unreadable": "the bundle cannot be opened: {reason}.",
     "bundle.unwritable": "the bundle cannot be written there: {reason}.",
     "bundle.exists": "there is a file of this name already; it was left as it is. Choose another name.",
+    "bundle.part": "{file} is there, of an export that goes on or was cut off: wait for it, or remove that file.",
     # relays
     "relay.ready": "Hand this line to whoever may use the relay: p2pnode relay add. Ctrl-C stops.",
     "relay.quota": "--quota is a number of GiB above 0.",
@@ -77,6 +78,8 @@ PATHS: dict[str, str] = {
     "path.announce": "announcing",
     "explain.here": "The report is here.",
     "explain.unknown": "No report with this id is here. Nobody whom this node has met since it was filed has shown it.",
+    "explain.alone": "No peer is connected.",
+    "explain.never": "never",
     "explain.peers": "{equal} of {peers} connected peers hold all that this node holds.",
     "explain.relays": "It lies at {holding} of {relays} relays.",
     "explain.well": "Nothing stands in the way: what others have sent is here, and what was filed here has gone out.",
@@ -118,6 +121,7 @@ PATHS: dict[str, str] = {
     "another one beside it.",
     "explain.refused_no_new_topics": "The relay {address} is nearly full and opens no new topics. Use another one "
     "beside it.",
-    "explain.relay_waiting": "{count} entries do not lie at the relay {address} yet, for {minutes} minutes. They go "
-    "there behind a random delay, so that writing does not show; p2pnode sync appends them now.",
+    "explain.relay_waiting": "Not at the relay {address} yet, for {minutes} minutes: {count} entries. They go there "
+    "behind a random delay, so that writing does not show; p2pnode sync appends them now.",
+    "explain.relay_owed": "Not at the relay {address} yet, for {minutes} minutes: {count} entries.",
 }

@@ -32,10 +32,11 @@ class RelayRow:
 
 @dataclass(frozen=True, slots=True)
 class TopicRow:
-    """A topic that is read, and how far."""
+    """A topic that is read, and how far; `first` is the oldest message that the relay still kept then."""
 
     no: int
     cursor: Cursor
+    first: int
 
 
 class Content(IntEnum):
@@ -105,11 +106,11 @@ class Relays:
         """A topic and how far it was read: nothing of it where it is new."""
 
         def job(db: apsw.Connection) -> TopicRow:
-            new = (relay_no, epoch, week, BEGINNING.number, BEGINNING.hash)
-            db.execute("INSERT OR IGNORE INTO topic (relay, epoch, week, number, hash) VALUES (?, ?, ?, ?, ?)", new)
-            sql = "SELECT no, number, hash FROM topic WHERE relay = ? AND epoch = ? AND week = ?"
-            no, number, hash = one(db, sql, relay_no, epoch, week)
-            return TopicRow(no, Cursor(number, hash))
+            new = (relay_no, epoch, week, BEGINNING.number, BEGINNING.hash, 1)
+            db.execute("INSERT OR IGNORE INTO topic VALUES (NULL, ?, ?, ?, ?, ?, ?)", new)
+            sql = "SELECT no, number, hash, first FROM topic WHERE relay = ? AND epoch = ? AND week = ?"
+            no, number, hash, first = one(db, sql, relay_no, epoch, week)
+            return TopicRow(no, Cursor(number, hash), first)
 
         return await self._database.write(job, durable=False)
 
@@ -134,8 +135,8 @@ class Relays:
             db.executemany("INSERT OR IGNORE INTO reread VALUES (?, ?)", numbers)
             for table in ("posted", "reread"):
                 db.execute(f"DELETE FROM {table} WHERE topic = ? AND number < ?", (topic_no, first))  # noqa: S608
-            values = (cursor.number, cursor.hash, topic_no)
-            db.execute("UPDATE topic SET number = ?, hash = ? WHERE no = ?", values)
+            values = (cursor.number, cursor.hash, first, topic_no)
+            db.execute("UPDATE topic SET number = ?, hash = ?, first = ? WHERE no = ?", values)
 
         await self._database.write(job, durable=False)
 
@@ -143,17 +144,25 @@ class Relays:
         """The relay does not hold what it said it held: nothing of the topic counts as read or posted."""
 
         def job(db: apsw.Connection) -> None:
-            values = (BEGINNING.number, BEGINNING.hash, topic_no)
-            db.execute("UPDATE topic SET number = ?, hash = ? WHERE no = ?", values)
+            values = (BEGINNING.number, BEGINNING.hash, 1, topic_no)
+            db.execute("UPDATE topic SET number = ?, hash = ?, first = ? WHERE no = ?", values)
             for table in ("posted", "reread"):
                 db.execute(f"DELETE FROM {table} WHERE topic = ?", (topic_no,))  # noqa: S608
 
         await self._database.write(job, durable=False)
 
     def to_reread(self, topic_no: int, limit: int) -> list[int]:
-        """Messages of which something could not be taken when they were read, oldest first."""
-        sql = "SELECT number FROM reread WHERE topic = ? ORDER BY number LIMIT ?"
-        return [number for (number,) in self._database.peek(lambda db: rows(db, sql, topic_no, limit))]
+        """Messages of which something could not be taken when they were read, oldest first.
+
+        Of more than `limit` it is others each time: those that never can be taken do not stand before the rest.
+        """
+        sql = "SELECT number FROM reread WHERE topic = ? ORDER BY random() LIMIT ?"
+        return sorted(number for (number,) in self._database.peek(lambda db: rows(db, sql, topic_no, limit)))
+
+    def waits_elsewhere(self, relay_no: int, topic_no: int) -> bool:
+        """Whether another topic of the relay has messages to be read again."""
+        sql = "SELECT EXISTS (SELECT 1 FROM reread JOIN topic AS t ON t.no = topic WHERE relay = ? AND t.no != ?)"
+        return bool(self._database.peek(lambda db: one(db, sql, relay_no, topic_no)))
 
     async def reread_done(self, topic_no: int, numbers: Iterable[int]) -> None:
         """These were read again and taken."""
@@ -173,12 +182,13 @@ class Relays:
 
     # The frontier that came with a bundle
 
-    async def keep_theirs(self, space_no: int, frontier: Iterable[LogState]) -> None:
-        """The frontier of whoever made the last bundle takes the place of the one before."""
+    async def keep_theirs(self, space_no: int, frontier: Iterable[LogState], *, anew: bool) -> None:
+        """A part of the frontier of whoever made the last bundle; `anew`, it takes the place of the one before."""
         states = [(space_no, s.key, s.high, s.newest, int(s.state)) for s in frontier]
 
         def job(db: apsw.Connection) -> None:
-            db.execute("DELETE FROM theirs WHERE space = ?", (space_no,))
+            if anew:
+                db.execute("DELETE FROM theirs WHERE space = ?", (space_no,))
             db.executemany("INSERT OR REPLACE INTO theirs VALUES (?, ?, ?, ?, ?)", states)
 
         await self._database.write(job, durable=False)

@@ -17,6 +17,7 @@ import pytest
 from fake_daemon import FakeDaemon
 
 from p2pnode import cli, config, keystore
+from p2pnode.commands import NOUNS
 from p2pnode.failures import Exit
 
 ID = "4f1c09" + "ab" * 29
@@ -34,6 +35,7 @@ STATUS = {
     "node": {"version": "0.1.0", "listen": ["10.0.0.5:4000"], "lan": "listen", "proxy": None},
     "spaces": [SPACE],
     "peers": 2,
+    "paths": [{"kind": "lan", "state": "listen"}],
 }
 REPORT = {
     "id": ID,
@@ -146,8 +148,8 @@ def test_options_reach_the_daemon_under_their_names_and_only_when_given(home: Pa
     assert daemon.calls == [
         ("space.create", {"name": "vecinos", "pen": "ana"}),
         ("space.list", {}),
-        ("invite.create", {"space": "v", "address": ["a:1", "b:2"], "expires": "2h"}),
-        ("join", {"invite": "abcdef", "name": "ana"}),
+        ("invite.create", {"space": "v", "address": ["a:1", "b:2"], "expires": "2h", "by_relay": False}),
+        ("join", {"invite": "abcdef", "name": "ana", "by_relay": False}),
         ("peer.add", {"address": "a:1", "space": "v"}),
         ("peer.list", {}),
         ("sync", {"wait": True, "timeout": 5.0}),
@@ -331,6 +333,11 @@ def test_on_a_terminal_what_is_missing_of_a_report_is_asked_for(home: Path) -> N
         "peer list",
         "peer add a:1",
         "sync",
+        "sync explain",
+        "relay list",
+        "relay add a:1/b",
+        "relay remove a:1",
+        "bundle export x",
         "log check",
         "report new --category other --title x",
     ],
@@ -403,8 +410,11 @@ def test_input_that_is_not_text_is_refused(home: Path, run: Run) -> None:
 def test_help_tells_all_commands_and_every_command_helps(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == Exit.DONE
-    for words in ("report new", "peer add", "wipe"):
-        assert words in out
+    for noun, (_, verbs) in NOUNS.items():
+        if verbs:
+            assert run(noun, "--help")[0] == Exit.DONE
+    for words in (f"{noun} {verb}".strip() for noun, (_, verbs) in NOUNS.items() for verb in verbs or ("",)):
+        assert f"  {words} " in out
         code, told, _ = run(*words.split(), "--help")
         assert code == Exit.DONE
         assert "example:\n  p2pnode" in told

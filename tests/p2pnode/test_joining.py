@@ -1,6 +1,6 @@
 """How an invitation becomes a membership: once, for one newcomer, whatever is cut on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +29,11 @@ TASKS = ("grant", "sync")
 
 def use_of(host: Home, invitation: Invitation) -> Use | None:
     return host.store.invite_uses().get(keys.signer_public(invitation.admission_seed))
+
+
+async def entered(home: Home, invitation: Invitation, told: Callable[[str], None], *, by_relay: bool = False) -> Space:
+    """What a join command does in the daemon."""
+    return await home.node.newcomer.join(invitation, home.name, told, by_relay=by_relay)
 
 
 async def join(

@@ -113,6 +113,7 @@ class Home:
                         nursery.start_soon(self.node.sync.run if task == "sync" else getattr(self.node, task))
                     for space in spaces:
                         self.node.exchange.members_changed(space)
+                        self.node.outposts.start(space)
                     self.is_up = True
                     task_status.started()
                     await trio.sleep_forever()
@@ -403,7 +404,7 @@ class World:
         kept = Dialler.open, exchange_module.PROVE_IN_THREADS_MIN
         async with trio.open_nursery() as nursery:
             world = cls(path, nursery, seed=seed, limits=limits)
-            Dialler.open = lambda _, address, circuit: world.connect(address)  # type: ignore[method-assign]
+            Dialler.open = lambda _, address, circuit: world.connect(address, circuit)  # type: ignore[method-assign]
             exchange_module.PROVE_IN_THREADS_MIN = 2**31
             try:
                 yield world
@@ -422,6 +423,8 @@ class World:
         self.cable: Callable[[], Cable] = Cable
         self.connecting: Callable[[tuple[str, int]], Awaitable[Failure]] | None = None  # in place of `connect`
         self.dials: list[tuple[float, str, tuple[str, int]]] = []  # when, who, where
+        self.circuits: list[tuple[str, tuple[str, int], bytes]] = []  # who, where, under which name
+        self.places: dict[tuple[str, int], Callable[[Plug, str], bool]] = {}  # who answers where no home is
         self._path = path
         self._rogues = 0
 
@@ -569,14 +572,18 @@ class World:
         """The invitation with the addresses of these homes."""
         return replace(invitation, addresses=tuple(invite.Address(*home.address) for home in homes))
 
-    async def connect(self, address: tuple[str, int]) -> Plug | Failure:
+    async def connect(self, address: tuple[str, int], circuit: bytes = b"") -> Plug | Failure:
         """What `Dialler.open` is, in a world: the home of the task that calls it dials."""
         if self.connecting is not None:
             return await self.connecting(address)
         dialler = _here.get()
         assert dialler is not None
         self.dials.append((trio.current_time(), dialler.name, address))
+        self.circuits.append((dialler.name, address, circuit))
         await trio.lowlevel.checkpoint()
+        if address in self.places:
+            left, right = joined(self.cable(), hosts=("127.0.0.1", "127.0.0.1"))
+            return left if self.places[address](right, dialler.name) else Failure.UNREACHABLE
         called = next((home for home in self.homes.values() if home.address == address), None)
         if called is None or not called.is_up or not self.reaches(dialler, called):
             return Failure.UNREACHABLE

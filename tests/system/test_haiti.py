@@ -6,35 +6,20 @@ Nothing that anybody wrote is ever printed here: texts are compared by their has
 import csv
 import json
 from collections.abc import Iterator
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import pytest
 from system.daemons import Daemon, gathered, met
+from system.haiti import COUNT, HAITI, brought_in, fold, texts, there
 
-HAITI = Path(__file__).resolve().parents[2] / "../shared/data/reports/haiti-2010-ushahidi.csv"
-COUNT = 3593
-
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(not HAITI.is_file(), reason="the reports from Haiti are not on this machine"),
-]
-
-
-def fold(*values: object) -> str:
-    """A hash for any values: what is compared instead of what people wrote."""
-    return blake2b(json.dumps(values, ensure_ascii=False, sort_keys=True).encode(), digest_size=16).hexdigest()
+pytestmark = [pytest.mark.system, there]
 
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
     """Three nodes; the first has imported the file, and all hold it."""
     with gathered(tmp_path_factory.mktemp("haiti"), "ana", "beto", "carla") as nodes:
-        told = nodes[0].run("report", "import", str(HAITI), "--json")
-        assert told.returncode == 0, told.stderr
-        tally = json.loads(told.stdout)
-        assert (tally["imported"], tally["skipped"], tally["refused"]) == (COUNT, 0, [])
+        brought_in(nodes[0])
         met(*nodes)
         yield nodes
 
@@ -58,10 +43,6 @@ def answers(node: Daemon) -> dict[str, list[str]]:
 
 def ids(found: Any) -> list[str]:
     return [report["id"] for report in found]
-
-
-def texts(node: Daemon) -> list[str]:
-    return sorted(fold(report["title"], report["text"]) for report in node.ask("report.list", limit=0))
 
 
 def test_every_text_is_intact_byte_for_byte_on_all_three_nodes(three: list[Daemon]) -> None:

@@ -31,6 +31,12 @@ NEED_A_DAEMON = [
     "peer add 127.0.0.1:1",
     "peer list",
     "sync",
+    "sync explain",
+    "bundle export nowhere",
+    "bundle import key.json",
+    "relay add -",
+    "relay list",
+    "relay remove 127.0.0.1:1",
     "log check",
 ]
 HEAVY = {"trio", "nacl", "zeroconf", "asyncio", "logging", "apsw", "cbor2", "segno", "ssl"}
@@ -128,8 +134,9 @@ def test_a_port_that_somebody_has_is_one_sentence_and_exit_code_1(tmp_path: Path
 def test_every_command_that_needs_a_daemon_exits_3_without_one_and_names_what_starts_it(tmp_path: Path) -> None:
     every = {f"{noun} {verb}".strip() for noun, (_, verbs) in NOUNS.items() for verb in verbs or ("",)}
     asked = {" ".join(command.split()[: 2 if NOUNS[command.split()[0]][1] else 1]) for command in NEED_A_DAEMON}
-    assert every - asked == {"init", "run", "start", "demo", "wipe", "service install"}
+    assert every - asked == {"init", "run", "start", "demo", "wipe", "service install", "relay run"}
     with people(tmp_path, "ana", start=False) as (ana,):
+        (tmp_path / "key.json").touch()  # what is to be imported has to be there
         for command in NEED_A_DAEMON:
             done = ana.run(*command.split(), given="")
             assert done.returncode == 3, f"{command}: {done.stderr}"

@@ -16,6 +16,7 @@ CREATE TABLE topic (                          -- how far this node has read in t
     week   INTEGER NOT NULL,
     number INTEGER NOT NULL,                  -- cursor: number of a message, and the running hash behind it
     hash   BLOB NOT NULL,
+    first  INTEGER NOT NULL,                  -- the oldest message that the relay kept then
     UNIQUE (relay, epoch, week)
 ) STRICT;
 
