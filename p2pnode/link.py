@@ -60,12 +60,21 @@ S = TypeVar("S", bound=Spoken)
 class Link(Generic[S]):
     """Pumps until one side ends it; `reason` then says why, in one stable word. It is not read before `begin`."""
 
-    def __init__(self, stream: trio.abc.Stream, connection: S, limits: Limits, *, begin: float = float("-inf")) -> None:
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        connection: S,
+        limits: Limits,
+        *,
+        begin: float = float("-inf"),
+        batches_max: int = EVENT_BATCHES_MAX,
+    ) -> None:
         self.connection = connection
         self.reason = "open"
         self._stream = stream
         self._limits = limits
         self._begin = begin
+        self._batches_max = batches_max
         self._awake = trio.Event()
         self._scope = trio.CancelScope()
         self._reading = trio.CancelScope()
@@ -96,7 +105,7 @@ class Link(Generic[S]):
 
     async def run(self, conversation: Conversation) -> None:
         """Returns when the link is over and its stream is closed, unless it was released."""
-        send, receive = trio.open_memory_channel[Sequence[Any]](EVENT_BATCHES_MAX)
+        send, receive = trio.open_memory_channel[Sequence[Any]](self._batches_max)
         try:
             with self._scope:
                 await trio.sleep_until(self._begin)

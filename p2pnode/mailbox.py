@@ -180,11 +180,11 @@ class Mailbox:
     @asynccontextmanager
     async def _visit(self, epoch: int, week: int) -> AsyncIterator[OpenTopic]:
         """A topic, everything in it taken."""
-        self.told.state = "reading"
         key = self._at.key
         topic = topic_of(self._space.epochs[epoch - 1], key, week)
         row = await self._store.relays.topic(self._relay_no, epoch, week)
         async with dial(self._dialler, self._at, topic.key, self._ambient) as call:
+            self.told.state = "reading"  # not before it answers: until then it is as it was
             self.told.seen = self._ambient.now()
             found = OpenTopic(
                 self._exchange, self._space, call, topic, row.no, row.cursor, self.told.warnings, first=row.first

@@ -69,13 +69,19 @@ def _place(key: bytes, log: HeldLog, ranks: Mapping[bytes, int]) -> tuple[int, i
     return (key[0], 0, -log.head.lamport, key)
 
 
-def runs(store: Store, space: Space, lacks: Sequence[Lack], size_max: int = RUN_SIZE_MAX) -> Iterator[Run]:
+def runs(
+    store: Store,
+    space: Space,
+    lacks: Sequence[Lack],
+    size_max: int = RUN_SIZE_MAX,
+    entries_max: int = RUN_ENTRIES_MAX,
+) -> Iterator[Run]:
     """The runs of these stretches, each read when it is asked for; what is damaged here is left out."""
     for lack in lacks:
         log = store.held(space.no, [lack.key]).get(lack.key)
         first = lack.first
         while log is not None and first <= lack.last:
-            run = store.read_held(space.no, log, first, RUN_ENTRIES_MAX, size_max)
+            run = store.read_held(space.no, log, first, entries_max, size_max)
             if run is None:
                 break
             yield lean(run)
@@ -107,8 +113,15 @@ def messages(
     store: Store, space: Space, lacks: Sequence[Lack], size_max: int, cursor: Cursor, entropy: Entropy
 ) -> Iterator[Packed]:
     """Bundles of at most `size_max` bytes for a mailbox that stands at this cursor."""
-    for share in shares(runs(store, space, lacks, size_max=_room(size_max) // 2), size_max):
+    for share in fitting(store, space, lacks, size_max):
         yield seal_message(space.epochs[-1], share, cursor, entropy)
+
+
+def fitting(store: Store, space: Space, lacks: Sequence[Lack], size_max: int) -> Iterator[Sequence[Run]]:
+    """The runs of these stretches, in shares that fit into bundles of `size_max` bytes."""
+    half = _room(size_max) // 2  # for payloads, and as much for what stands around them
+    entries_max = min(half // (ENTRY_OVERHEAD + COLUMNS_OVERHEAD), RUN_ENTRIES_MAX)
+    return shares(runs(store, space, lacks, half, entries_max), size_max)
 
 
 def shares(runs: Iterable[Run], size_max: int) -> Iterator[Sequence[Run]]:

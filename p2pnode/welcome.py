@@ -18,9 +18,10 @@ from p2pnode.socks import Dialler
 from p2pnode.space import Space, statements_of
 from p2pnode.store import Store
 from protocol.bundle import SALT_SIZE, Opener, Part, Sealer, Unsealer
+from protocol.entry import LogClass
 from protocol.invite import Invitation
 from protocol.limits import BUNDLE_CHUNK_SIZE, KEEP_DAYS_MAX
-from protocol.log import Run, lean
+from protocol.log import Run
 from protocol.mailbox import welcome_topic
 from protocol.messages import RunMessage, Welcome
 from protocol.statement import Founding, epoch_hash
@@ -43,12 +44,13 @@ async def leave(
     """Puts a welcome at a relay, to be kept as long as the invitation is good. Raises CallFailed or RelayRefused."""
     topic = welcome_topic(join_secret, at.key)
     days = min(seconds // DAY_SECONDS + 1, KEEP_DAYS_MAX)
-    runs = [lean(run) for run in await store.membership_runs(space.no)]
+    everything = (await packing.order(store, space, {})).lacks
+    membership = [lack for lack in everything if lack.key[0] == LogClass.MEMBERSHIP]
     async with dial(dialler, at, topic.key, ambient) as call:
         size_max = call.terms.message_size_max
         if size_max < packing.MESSAGE_SIZE_MIN:
             raise CallFailed("too-small")
-        for number, part in enumerate(packing.shares(runs, size_max)):
+        for number, part in enumerate(packing.fitting(store, space, membership, size_max)):
             first: list[Part] = [] if number else [Welcome(space.epochs)]
             sealer = Sealer(join_secret, ambient.entropy(SALT_SIZE))
             pieces = [sealer.put(said) for said in [*first, *map(RunMessage, part)]]

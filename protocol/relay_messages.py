@@ -25,6 +25,7 @@ from protocol.frames import frame, is_bytes, is_int, need, tuple_untrusted
 from protocol.keys import KEY_SIZE, SIGNATURE_SIZE
 from protocol.limits import FRAME_BODY_MAX, KEEP_DAYS_MAX, MESSAGE_SIZE_MAX, PAGE_MESSAGES_MAX, WAIT_SECONDS_MAX
 from protocol.mailbox import HASH_SIZE
+from protocol.messages import Close, Rekey
 
 NUMBER_MAX = 2**53  # of a message in its topic
 
@@ -119,16 +120,6 @@ class Met:
     """Joined: every byte behind this is the other's. Who `leads` opens the session."""
 
     leads: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Rekey:
-    """The sender's next record is under a new key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """The sender is done and sends nothing more."""
 
 
 Request = Read | Append | Meet

@@ -36,6 +36,7 @@ from protocol.limits import (
     SILENCE_SECONDS_MIN,
 )
 from protocol.mask import Entropy
+from protocol.messages import Close
 from protocol.noise import KeyPair
 from protocol.relay_handshake import Answered, Answerer, Called, Caller, Terms
 from protocol.relay_messages import (
@@ -44,7 +45,6 @@ from protocol.relay_messages import (
     Appended,
     AppendHead,
     Assembly,
-    Close,
     Meet,
     Met,
     Page,

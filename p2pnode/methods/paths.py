@@ -119,10 +119,11 @@ def reasons(node: Node, space: Space) -> Iterator[Reason]:
         yield from _relay_reasons(node, outpost)
     if not connected and not outposts:
         yield Reason("explain.no_path" if not candidates else "explain.nobody")
-    if not connected and node.settings.lan == "off" and not node.settings.proxy:
+    by_relay = any(outpost.mailbox.told.settled for outpost in outposts)
+    if not connected and not by_relay and node.settings.lan == "off" and not node.settings.proxy:
         yield Reason("explain.lan_off")
     listens_on_lan = any(address.host == LAN_HOST for address in node.settings.listen)
-    if not connected and listens_on_lan and node.settings.lan == "listen":
+    if not connected and not by_relay and listens_on_lan and node.settings.lan == "listen":
         yield Reason("explain.lan_listen")
 
 

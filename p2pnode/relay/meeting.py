@@ -14,7 +14,7 @@ from protocol.relay_messages import Meet, Met, Reason, Refused
 from protocol.relaying import RelayConnection
 
 CHUNK_SIZE = 64 * 1024
-TELL_SECONDS = 60.0  # for our last word, and what was answered before it: who does not read keeps no place
+TELL_SECONDS = 60.0  # for our last word, or what was answered before: who does not read keeps no place
 
 
 @dataclass(eq=False, slots=True)
@@ -34,8 +34,13 @@ class _Seat:
         self.connection.send(answer)
         if isinstance(answer, Refused):
             self.connection.close()
+        await self.flush()
+
+    async def flush(self) -> None:
+        """What was answered so far. Raises trio.BrokenResourceError for a caller that is gone, or does not read."""
+        data = self.connection.data_to_send(trio.current_time())
         with trio.move_on_after(TELL_SECONDS) as late:
-            await self.stream.send_all(self.connection.data_to_send(trio.current_time()))
+            await self.stream.send_all(data)
         if late.cancelled_caught:
             raise trio.BrokenResourceError("a caller that does not read")
 
@@ -51,6 +56,7 @@ class MeetingPoint:
         """Serves one caller to the end of its meeting; why it ended, in one word. The stream stays the caller's."""
         seat = _Seat(stream, connection)
         try:
+            await seat.flush()
             other = self._waiting.pop(meet.token, None)
             if other is not None:
                 return await self._lead(seat, other)

@@ -103,7 +103,8 @@ class Relay:
         connection = RelayConnection.listen(
             self._key, entropy=ambient.entropy, now=trio.current_time(), wall=ambient.now()
         )
-        link = Link(stream, connection, self._limits.links, begin=self.door.turn())
+        # An event may be a whole message: nothing is read before what was read has been handled.
+        link = Link(stream, connection, self._limits.links, begin=self.door.turn(), batches_max=0)
         visit = Visit(
             *(self._shelf, self._waiting, self._allowance, self._limits, ambient, address),
             on_met=partial(self.door.met, link),

@@ -22,7 +22,7 @@ from protocol.relay_messages import Append, Appended, Meet, Page, Read, Reason, 
 from protocol.relaying import Event, RelayConnection
 
 WAKE_SECONDS = 0.1
-QUEUE_MAX = 4  # requests taken in before one of them is answered: each may hold a message
+QUEUE_MAX = 2  # requests taken in before one of them is answered: each may hold a message
 
 _REASONS = {
     Refusal.FULL: Reason.FULL,
@@ -153,7 +153,7 @@ class Visit:
                         send(page)
                 case Append():
                     answer = await self._append(request)
-                    send(Appended(answer) if isinstance(answer, int) else Refused(answer))
+                    send(Refused(answer) if isinstance(answer, Reason) else Appended(answer))  # a Reason is an int too
                 case Meet():
                     self.meeting = request
                     self._link.release()

@@ -26,12 +26,11 @@ from tests.p2pnode.relays import (
     RelayHome,
     Relays,
     Said,
-    bodies,
     corpus,
     equal,
+    later,
     mailbox,
     mailboxes_alone,
-    later,
     topic,
     uses,
     words,
@@ -507,7 +506,6 @@ async def test_a_message_of_last_month_put_there_again_changes_nothing(tmp_path:
 @asynccontextmanager
 async def meeting_point(path: Path, *, collectives: int = 1) -> AsyncIterator[tuple[RelayHome, list[list[Home]]]]:
     """Members of some spaces who meet at one relay, and have nothing else."""
-    path.mkdir(exist_ok=True)
     async with World.open(path) as world:
         relay = await Relays(world, path).opened("liar")
         found = []
@@ -607,10 +605,10 @@ async def test_members_of_different_spaces_who_are_joined_tell_each_other_nothin
 
 
 async def test_a_relay_that_says_at_once_that_nobody_is_there_keeps_nobody_busy(
-    tmp_path: Path, autojump_clock: Clock
+    tmp_path_factory: pytest.TempPathFactory, autojump_clock: Clock
 ) -> None:
     for answer in (Refused(Reason.NOBODY), Met(True), Met(False)):
-        async with meeting_point(tmp_path / str(id(answer))) as (relay, [[ana, _]]):
+        async with meeting_point(tmp_path_factory.mktemp("world")) as (relay, [[ana, _]]):
             relay.lie = Lie(
                 lambda asked, answer=answer: [answer if isinstance(asked.request, Meet) else Act.HANG],  # type: ignore[misc]
                 passes_on=lambda dialler, request: False,

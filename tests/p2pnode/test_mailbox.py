@@ -215,6 +215,25 @@ async def test_what_has_expired_is_appended_again_without_anybody_asking(tmp_pat
         assert await carla.titles() == ["uno"]
 
 
+async def test_what_a_relay_loses_while_it_is_called_is_appended_again_by_the_same_call(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    async with opened(tmp_path) as post:
+        await uses(post.ana, post.relay)
+        await post.ana.publish("uno")
+        await hurried(post.ana)
+        calls = len(post.world.circuits)
+        for table in ("message", "topic"):
+            await post.relay.shelf._database.write(
+                lambda db, table=table: db.execute(f"DELETE FROM {table}").fetchall(),  # type: ignore[misc]
+                durable=True,
+            )
+        await trio.sleep(240 + DELAY_MAX + 60)
+        assert "restored" in mailbox(post.ana, post.relay).told.warnings
+        assert len(await post.relay.messages(topic(post.ana, post.relay).key)) == 1
+        assert len(post.world.circuits) == calls
+
+
 async def test_what_lay_in_a_week_that_nobody_reads_any_more_is_appended_to_this_one(
     tmp_path: Path, autojump_clock: Clock
 ) -> None:
