@@ -5,6 +5,7 @@ one that is refused or comes too early costs nobody else anything. Membership ru
 for the rest of the bundle, which may say who that is, and are tried again before anything else is.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -62,7 +63,7 @@ class Tally:
                 assert_never(verdict)
 
 
-class _Unpacking:
+class _Unpacking(ABC):
     """What taking and rehearsing have in common; `_commit` judges proven runs that share a transaction."""
 
     def __init__(self) -> None:
@@ -101,8 +102,9 @@ class _Unpacking:
     async def _judged(self, runs: Sequence[Run]) -> list[tuple[Run, Outcome]]:
         return list(zip(runs, await self._commit(runs), strict=True)) if runs else []
 
+    @abstractmethod
     async def _commit(self, runs: Sequence[Run]) -> Sequence[Outcome]:
-        raise NotImplementedError
+        """An outcome for each run, in their order."""
 
     def _kept_back(self, told: Sequence[tuple[Run, Outcome]]) -> Ended:
         """Those that have come to an end; the others wait."""
