@@ -24,6 +24,7 @@ class RelayLimits:
     """What an operator may set; tests shrink it."""
 
     links: Limits = field(default_factory=lambda: Limits(sessions_max=512, handshakes_per_second=200))
+    visits_per_address_max: int = 64  # at once, loopback excepted: who knows the key does not take every place
     message_size_max: int = MESSAGE_SIZE_MAX
     days_max: int = LIVE_WEEKS * 7 + 7  # the weeks that are read, and one for clocks and the fuzz
     fuzz_days_max: int = 7  # a message goes so many days later, drawn anew: its end does not tell its beginning

@@ -7,6 +7,7 @@ Its key is all that a caller needs beside the address, and without it the port i
 topic and no size in it.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +15,7 @@ import trio
 
 from p2pnode import events
 from p2pnode.ambient import Ambient
-from p2pnode.door import Door
+from p2pnode.door import Door, is_loopback
 from p2pnode.link import Link
 from p2pnode.relay.allowance import DAY_SECONDS, Allowance, RelayLimits
 from p2pnode.relay.meeting import MeetingPoint
@@ -60,6 +61,7 @@ class Relay:
         self._waiting = Waiting()
         self._allowance = Allowance(limits, ambient.entropy)
         self._meeting = MeetingPoint(limits)
+        self._inside: Counter[str] = Counter()  # visits by address, for as long as they last
 
     async def run(self) -> None:
         """Passes on news and lets go of what has had its day, until cancelled."""
@@ -85,14 +87,18 @@ class Relay:
             address = stream.socket.getpeername()[0]
         except OSError:  # called, and gone before we looked
             return await trio.aclose_forcefully(stream)
-        if not self.door.admits(address):
+        crowd = self._inside[address] >= self._limits.visits_per_address_max and not is_loopback(address)
+        if crowd or not self.door.admits(address):
             return await trio.aclose_forcefully(stream)
         self.door.inside += 1
+        self._inside[address] += 1
         reason = "cancelled"
         try:
             reason = await self._serve(stream, address)
         finally:
             self.door.inside -= 1
+            self._inside[address] -= 1
+            self._inside += Counter()  # forgets who is gone
             await trio.aclose_forcefully(stream)
             events.log("relay.visit_over", reason=reason)
         return None

@@ -225,6 +225,24 @@ async def test_a_crowd_of_strangers_does_not_keep_out_who_knows_the_key(tmp_path
         assert service.relay.door.inside == 1
 
 
+async def test_who_knows_the_key_does_not_take_every_place_from_one_address(
+    tmp_path: Path, autojump_clock: Clock
+) -> None:
+    limits = RelayLimits(links=Limits(sessions_max=8, handshakes_per_second=10_000), visits_per_address_max=4)
+    async with opened(tmp_path, limits=limits) as service:
+        greedy = [await service.call("203.0.113.66") for _ in range(4)]
+        for _ in range(20):
+            service.plugged("203.0.113.66")
+            await quiet()
+            assert service.relay.door.inside == 4
+        honest = await service.call("203.0.113.7")
+        assert isinstance(await honest.ask(Read(TOPIC.key, 0, 0)), Page)
+        await greedy[0].stream.aclose()
+        await quiet()
+        await service.call("203.0.113.66")
+        assert service.relay.door.inside == 5
+
+
 # Appending and reading
 
 
